@@ -1,0 +1,108 @@
+"""What steps start from: encoders, examples and encoded features, kept warm in the process that uses them.
+
+A job of many short steps reads and tokenises the same rows again and again; a worker that lives through
+them keeps the last few. The caches are content-addressed, so nothing stale can be met.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from xstilts.errors import ModelError
+from xstilts.execute.steps import Work
+from xstilts.families import code_of, encoder, reading
+from xstilts.families.base import Example, Feature, Length
+from xstilts.frozen import digest
+from xstilts.plan.step import EncoderRef
+from xstilts.tasks.task import Rows, Task
+
+Value = TypeVar("Value")
+
+
+class Kept:
+    """The last few values made, by a key that says all that they depend on."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._values: OrderedDict[Hashable, Any] = OrderedDict()
+
+    def get(self, key: Hashable, make: Callable[[], Value]) -> Value:
+        """The value under `key`, made now if it is not there."""
+        if key not in self._values:
+            self._values[key] = make()
+            while len(self._values) > self._most:
+                self._values.popitem(last=False)
+        self._values.move_to_end(key)
+        value: Value = self._values[key]
+        return value
+
+
+# 64 entries hold the quickstart (6 languages x 3 targets + training sets, about 40 MB) with room;
+# entries are one language of one split each.
+_examples = Kept(64)
+_features = Kept(64)
+
+
+def examples(task: Task, rows: Rows, data: Path | None) -> list[Example]:
+    """The rows of one split in the words of the task's family. Checks the bytes against the manifest."""
+    key = (digest(rows), digest(task.core()), task.parallel)
+    return _examples.get(key, lambda: code_of(task.family).examples(task, reading.read(rows, data)))
+
+
+def features(
+    task: Task, rows: Rows, tokenizer: Any, length: Length, training: bool, data: Path | None
+) -> list[Feature]:
+    """Encoded examples; the tokenizer counts by its bytes."""
+    key = (digest(rows), digest(task.core()), tokenizer_digest(tokenizer), length, training)
+    return _features.get(
+        key, lambda: code_of(task.family).encode(task, examples(task, rows, data), tokenizer, length, training)
+    )
+
+
+def tokenizer_digest(tokenizer: Any) -> str:
+    """Of the whole tokenizer, its vocabulary and rules included."""
+    known: str | None = getattr(tokenizer, "_xstilts_digest", None)
+    if known is None:
+        known = digest(tokenizer.backend_tokenizer.to_str())
+        tokenizer._xstilts_digest = known
+    return known
+
+
+def model_folder(work: Work, role: str, reference: EncoderRef | None) -> Path:
+    """A local folder with config, weights and tokenizer: of the step that `role` names, else published."""
+    if role in work.step.inputs:
+        return work.input_files(role, "model/")["config.json"].parent
+    if reference is None:
+        raise ModelError(f"{work.step.label} starts from nothing", "this is a fault of the plan; please report it")
+    return published_folder(reference, work.site.data_root)
+
+
+def published_folder(reference: EncoderRef, data: Path | None) -> Path:
+    """Where a published encoder lies: a folder of the user's, the mirror, or the hub's cache.
+
+    Raises:
+        ModelError: it is nowhere, or its bytes are not those that were planned.
+    """
+    places = [Path(reference.name)] + ([data / "models" / reference.name] if data else [])
+    for folder in places:
+        if (folder / "config.json").is_file():
+            return _verified(folder, tuple(sorted(reference.weights.items())))
+    if reference.revision is not None:
+        return encoder.hub(reference.name, reference.revision)
+    raise ModelError(
+        f"no encoder named {reference.name!r} here",
+        "give a folder, a mirror that holds it (--data), or the hub commit as `revision`",
+    )
+
+
+@functools.lru_cache(maxsize=8)
+def _verified(folder: Path, expected: tuple[tuple[str, str], ...]) -> Path:
+    found = encoder.weights(folder)
+    for name, checksum in expected:
+        if found.get(name) != checksum:
+            raise ModelError(f"{folder / name} is not the file that was planned", "pull the model again, or plan again")
+    return folder

@@ -1,0 +1,1 @@
+"""Plans: what is to be done, decided without doing any of it."""

@@ -1,0 +1,71 @@
+"""A plan: steps in an order in which they can run, and the cells of the table they fill."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+
+from xstilts.frozen import Json
+from xstilts.plan.step import Step
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A step of a plan. Its `step` is unknown while it awaits what a search will choose."""
+
+    label: str
+    kind: str
+    step: Step | None
+    inputs: dict[str, str]
+    """Role -> label."""
+    awaits: tuple[str, ...] = ()
+    """Labels of searches whose result decides this step's settings."""
+
+    @property
+    def key(self) -> str | None:
+        """The store's name for the result, once it is decided."""
+        return self.step.key if self.step else None
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One place in the table: a row, a target and a seed, and the steps that fill it."""
+
+    intermediate: str
+    target: str
+    seed: int
+    train: str | None
+    """Label; None for frozen retrieval."""
+    predict: str
+    score: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a job asks for. A pure value: nothing in it depends on what has been done already."""
+
+    job: str
+    digest: str
+    """Of what was asked, the data included; the same before and after a search has chosen."""
+    steps: dict[str, Planned]
+    """By label, inputs before what needs them."""
+    cells: tuple[Cell, ...]
+    experiment: dict[str, Json]
+    model: str
+    uses: dict[str, int] = field(default_factory=dict)
+    """Label -> number of cells that stand on the step; 2 or more is work shared."""
+
+    def __iter__(self) -> Iterator[Planned]:
+        return iter(self.steps.values())
+
+    def blocked_by(self, failed: Collection[str]) -> dict[str, str]:
+        """Label -> the failed label it stands on, directly or not."""
+        blocked: dict[str, str] = {}
+        for planned in self:
+            if planned.label in failed:
+                continue
+            for needed in (*planned.inputs.values(), *planned.awaits):
+                if needed in failed or needed in blocked:
+                    blocked[planned.label] = blocked.get(needed, needed)
+                    break
+        return blocked

@@ -1,0 +1,123 @@
+"""One unit of work, fully described: what a worker needs to do it, and the key that its result is kept under."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from xstilts.frozen import Frozen, Json, aside
+from xstilts.plan.fingerprint import fingerprint
+from xstilts.spec.experiment import PretrainSpec, Range, RetrievalSettings, Selection, TrainSettings
+from xstilts.tasks.task import Rows, Task
+
+
+class EncoderRef(Frozen):
+    """A published encoder. Known by its bytes, or by its commit on the hub, not by where it lies."""
+
+    name: str = aside()
+    revision: str | None = None
+    weights: dict[str, str] = {}
+    """File name -> SHA-256; {} when only the commit is known."""
+
+
+class _OfTask(Frozen):
+    """A body about one task; of the task, only what decides a result counts."""
+
+    task: Task
+
+    def to_identity(self) -> dict[str, Json]:
+        return {**super().to_identity(), "task": self.task.core()}
+
+
+class PretrainBody(Frozen):
+    """A tokenizer and an encoder, from raw text."""
+
+    kind: Literal["pretrain"] = "pretrain"
+    spec: PretrainSpec
+    corpora: tuple[Rows, ...]
+    """One a language, in the order of their codes."""
+
+
+class TrainBody(_OfTask):
+    """Fine-tuning of a whole encoder with a fresh head. Starts from input `encoder`, else from `encoder`."""
+
+    kind: Literal["train"] = "train"
+    rows: Rows
+    selection_rows: Rows
+    selection: Selection
+    settings: TrainSettings
+    seed: int
+    encoder: EncoderRef | None = None
+    untrained: bool = False
+    """Fresh weights in the encoder's architecture."""
+
+
+class SearchBody(_OfTask):
+    """Learning rate and epochs for one task from one encoder; the result is chosen settings."""
+
+    kind: Literal["search"] = "search"
+    trial: TrainBody
+    """What each trial is, but for the searched values."""
+    trials: int
+    concurrent: int
+    learning_rate: Range
+    epochs: tuple[int, ...]
+
+
+class PredictBody(_OfTask):
+    """Predictions of one trained model in every language of one task."""
+
+    kind: Literal["predict"] = "predict"
+    rows: tuple[Rows, ...]
+    """One a language, in the order of their codes."""
+    split: str
+    """The published split's name, for the record."""
+    max_length: int
+    doc_stride: int
+    precision: str
+    retrieval: RetrievalSettings | None = None
+    """For frozen retrieval only: how vectors are made."""
+    encoder: EncoderRef | None = None
+    untrained_seed: int | None = None
+    """Fresh weights in `encoder`'s architecture, from this seed."""
+
+
+class ScoreBody(_OfTask):
+    """Item statistics and metrics from predictions; needs no accelerator."""
+
+    kind: Literal["score"] = "score"
+    rows: tuple[Rows, ...]
+    split: str
+
+
+Body = Annotated[
+    PretrainBody | TrainBody | SearchBody | PredictBody | ScoreBody,
+    Field(discriminator="kind"),
+]
+
+
+class Step(Frozen):
+    """A body and the steps it starts from. Equal keys are equal results."""
+
+    label: str
+    """For people; a pure function of identity, never of role, row or job."""
+    body: Body
+    inputs: dict[str, str] = {}
+    """Role -> key of the step it starts from."""
+
+    @property
+    def kind(self) -> str:
+        """Which kind of step this is."""
+        return self.body.kind
+
+    @cached_property
+    def digest(self) -> str:
+        """Changes exactly when the result could."""
+        return fingerprint(self.kind, self.body.to_identity(), self.inputs)
+
+    @property
+    def key(self) -> str:
+        """Name of the step's folder in the store."""
+        return f"{self.label}--{self.digest}"

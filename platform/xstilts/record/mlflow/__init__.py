@@ -1,0 +1,24 @@
+"""MLflow as the live view of jobs: never the truth, never in the way, made again from the store.
+
+`LiveView` streams while a job runs; `rebuild` makes the same runs from the store's records alone;
+`ui_command` opens them. One experiment per job name; in it one parent run per plan, with a nested
+run for each training step and each cell of the table. Importing this imports no MLflow (1.4 s):
+only `runs` does, when its first run is asked for.
+"""
+
+from xstilts.record.mlflow.export import rebuild
+from xstilts.record.mlflow.live import LiveView
+from xstilts.record.mlflow.ui import ui_command, where
+from xstilts.record.mlflow.words import cell_words, job_words, metrics_of, params_of, step_words
+
+__all__ = [
+    "LiveView",
+    "cell_words",
+    "job_words",
+    "metrics_of",
+    "params_of",
+    "rebuild",
+    "step_words",
+    "ui_command",
+    "where",
+]

@@ -1,0 +1,298 @@
+"""The runs of one job, found by their tags or made: the only module that imports MLflow.
+
+Uses a client with explicit run ids, never MLflow's global "active run", and every method may be
+repeated after a failure: runs are found before they are made, points that are there are not sent again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from xstilts.record.mlflow.words import NAME, PARAM, TAG, cut, named
+
+PARENT = "mlflow.parentRunId"
+BATCH = 1000
+"""Metrics MLflow takes in one request."""
+
+_PASSING = {"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "DEADLINE_EXCEEDED"}
+
+_ELSEWHERE = ("requests", "urllib3", "sqlalchemy", "sqlite3")
+"""Libraries whose errors speak of a server or a database, not of what was asked."""
+
+Point = tuple[str, float, int, int]
+"""Metric, value, step, time in milliseconds since 1970."""
+
+
+@dataclass
+class Run:
+    """What is known of one run without asking again."""
+
+    id: str
+    status: str
+    tags: dict[str, str]
+    params: set[str]
+    metrics: dict[str, float]
+    """Newest value of each."""
+    last: dict[str, int] = field(default_factory=dict)
+    """Newest step of each metric that was looked at."""
+
+    @property
+    def light(self) -> bool:
+        """Stands for a step that another run computed."""
+        return "reused" in self.tags
+
+
+def passing(problem: Exception) -> bool:
+    """Whether trying again later may help: a server that is away, a database that is locked or full."""
+    code = getattr(problem, "error_code", None)
+    library = type(problem).__module__.partition(".")[0]
+    return code in _PASSING or library in _ELSEWHERE or isinstance(problem, TimeoutError)
+
+
+class Runs:
+    """One experiment. Not thread-safe: it belongs to the thread that made it.
+
+    Raises:
+        Exception: any method, whatever MLflow raised; see `passing`.
+    """
+
+    def __init__(self, tracking_uri: str, artifact_root: str | None, job: str) -> None:
+        """Imports MLflow (seconds); finds or makes the database and the experiment."""
+        _quiet()
+        _make_database(tracking_uri)
+        from mlflow.tracking import MlflowClient
+
+        self._client = MlflowClient(tracking_uri=tracking_uri)
+        self._job = job
+        self._experiment = self._open(artifact_root)
+        self._found: dict[str, list[Run]] | None = None
+        self._last: dict[str, dict[str, int]] = {}
+
+    def parent(self, digest: str, tags: Mapping[str, str], at: int) -> Run:
+        """The run of one plan of the job."""
+        key = f"{self._job}@{digest}" if digest else self._job
+        words = {**tags, "job": self._job, "kind": "job", "key": key}
+        found = self._runs().get(key)
+        return found[0] if found else self._make(self._job, words, at)
+
+    def step(self, key: str, name: str, parent: Run, tags: Mapping[str, str], at: int) -> Run:
+        """The run that computes `key`; one begun under an earlier plan goes on under this one."""
+        words = {"step": name, **tags, "job": self._job, "key": key, PARENT: parent.id}
+        for run in self._runs().get(key, []):
+            if not run.light:
+                self.tag(run, words)
+                return run
+        return self._make(name, words, at)
+
+    def reused(self, key: str, name: str, parent: Run, tags: Mapping[str, str], at: int) -> Run:
+        """The light run of a step that was there; the run that computed it, where this plan has that one."""
+        for run in self._runs().get(key, []):
+            if run.tags.get(PARENT) == parent.id:
+                return run
+        words = {"step": name, **tags, "job": self._job, "key": key, PARENT: parent.id, "reused": "true"}
+        if first := self._first(key):
+            words["first_run"] = first
+        return self._make(name, words, at)
+
+    def stands_in(self, key: str, parent: Run) -> bool:
+        """Whether a light run under `parent` stands for the step."""
+        found = self._runs().get(key, [])
+        return any(run.light and run.tags.get(PARENT) == parent.id for run in found)
+
+    def reopen(self, run: Run) -> None:
+        """Marks a run that ended as running again, and looks up how far its curves go."""
+        if run.status != "RUNNING":
+            self._client.update_run(run.id, status="RUNNING")
+            run.status = "RUNNING"
+        for metric in run.metrics:
+            self._steps(run, metric)
+
+    def points(self, run: Run, points: Iterable[Point]) -> None:
+        """Adds curve points that lie beyond the newest step of their metric; a resumed step repeats some."""
+        new = [point for point in points if point[2] > run.last.get(named(point[0]), -1)]
+        self._send(run, new)
+        for metric, value, step, _ in new:
+            run.last[named(metric)] = max(step, run.last.get(named(metric), step))
+            run.metrics[named(metric)] = value
+
+    def missing_points(self, run: Run, points: Iterable[Point]) -> None:
+        """Adds curve points whose step the run has not, also between those that it has."""
+        by_metric: dict[str, list[Point]] = defaultdict(list)
+        for point in points:
+            by_metric[named(point[0])].append(point)
+        for metric, curve in by_metric.items():
+            there = self._steps(run, metric) if metric in run.metrics else set()
+            self._send(run, [point for point in curve if point[2] not in there])
+
+    def metrics(self, run: Run, metrics: Mapping[str, float], at: int) -> None:
+        """Sets final values; one that is there already is not sent again."""
+        new = {named(key): float(value) for key, value in metrics.items()}
+        new = {key: value for key, value in new.items() if repr(run.metrics.get(key)) != repr(value)}
+        self._send(run, [(key, value, max(run.last.get(key, 0), 0), at) for key, value in new.items()])
+        run.metrics.update(new)
+
+    def params(self, run: Run, params: Mapping[str, str]) -> None:
+        """Adds params; MLflow refuses to change one, so those that are there stay."""
+        from mlflow.entities import Param
+
+        words = {named(key): cut(value, PARAM) for key, value in params.items()}
+        new = [Param(key, value) for key, value in words.items() if key not in run.params]
+        for start in range(0, len(new), 100):
+            self._client.log_batch(run.id, params=new[start : start + 100])
+        run.params |= set(words)
+
+    def tag(self, run: Run, tags: Mapping[str, str]) -> None:
+        """Sets the tags that differ, in one request."""
+        from mlflow.entities import RunTag
+
+        words = _tags(tags)
+        new = {key: value for key, value in words.items() if run.tags.get(key) != value}
+        if new:
+            self._client.log_batch(run.id, tags=[RunTag(key, value) for key, value in new.items()])
+            run.tags.update(new)
+
+    def end(self, run: Run, status: str, at: int) -> None:
+        """Ends a run: FINISHED, FAILED or KILLED."""
+        if run.status != status:
+            self._client.set_terminated(run.id, status, at)
+            run.status = status
+
+    def attach(self, run: Run, path: Path, folder: str) -> None:
+        """Copies a file, or the files below a folder, to the run's artifacts.
+
+        Raises:
+            ValueError: there is nothing at `path`.
+        """
+        if not path.exists():
+            raise ValueError(f"no file {path} to show")
+        # One at a time: log_artifacts starts a thread pool, which Python waits for at exit even
+        # when the server hangs and this thread is a daemon.
+        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+            if file.is_file():
+                inside = file.parent.relative_to(path) if path.is_dir() else Path()
+                place = (Path(folder) / inside).as_posix()
+                self._client.log_artifact(run.id, str(file), None if place == "." else place)
+
+    def _open(self, artifact_root: str | None) -> str:
+        """Id of the experiment named like the job; restored when it was deleted in the UI."""
+        from mlflow.exceptions import MlflowException
+
+        found = self._client.get_experiment_by_name(self._job)
+        if found is None:
+            root = f"{artifact_root}/{named(self._job)}" if artifact_root else None
+            try:
+                return str(self._client.create_experiment(self._job, artifact_location=root))
+            except MlflowException:
+                # Another process was quicker; anything else is raised again by what follows.
+                found = self._client.get_experiment_by_name(self._job)
+                if found is None:
+                    raise
+        if found.lifecycle_stage == "deleted":
+            self._client.restore_experiment(found.experiment_id)
+        return str(found.experiment_id)
+
+    def _runs(self) -> dict[str, list[Run]]:
+        """Runs of the experiment by key, read once: 1000 a request instead of a search for each step."""
+        if self._found is None:
+            found: dict[str, list[Run]] = defaultdict(list)
+            token: str | None = None
+            while True:
+                page = self._client.search_runs([self._experiment], max_results=1000, page_token=token)
+                for each in page:
+                    if key := each.data.tags.get("key"):
+                        found[key].append(_known(each, self._last.get(each.info.run_id, {})))
+                token = page.token
+                if not token:
+                    break
+            self._found = found
+        return self._found
+
+    def forget(self) -> None:
+        """Reads the runs anew next time: after a failure a request may have arrived all the same."""
+        for run in (run for runs in (self._found or {}).values() for run in runs):
+            self._last[run.id] = run.last
+        self._found = None
+
+    def _make(self, name: str, tags: Mapping[str, str], at: int) -> Run:
+        words = _tags(tags)
+        made = self._client.create_run(self._experiment, start_time=at, tags=words, run_name=cut(name, NAME))
+        run = Run(made.info.run_id, "RUNNING", words, set(), {})
+        self._runs().setdefault(words["key"], []).append(run)
+        return run
+
+    def _first(self, key: str) -> str | None:
+        """Id of the run that computed `key`, in any experiment."""
+        for run in self._runs().get(key, []):
+            if not run.light:
+                return run.id
+        others = [each.experiment_id for each in self._client.search_experiments()]
+        quoted = key.replace("'", "")
+        for each in self._client.search_runs(others, f"tags.`key` = '{quoted}'", max_results=100):
+            if "reused" not in each.data.tags:
+                return str(each.info.run_id)
+        return None
+
+    def _steps(self, run: Run, metric: str) -> set[int]:
+        """Steps at which a metric has points."""
+        steps = {int(point.step) for point in self._client.get_metric_history(run.id, metric)}
+        run.last[metric] = max(steps, default=-1)
+        return steps
+
+    def _send(self, run: Run, points: list[Point]) -> None:
+        from mlflow.entities import Metric
+
+        metrics = [Metric(named(metric), value, at, step) for metric, value, step, at in points]
+        for start in range(0, len(metrics), BATCH):
+            self._client.log_batch(run.id, metrics=metrics[start : start + BATCH])
+
+
+def _known(found: Any, last: dict[str, int]) -> Run:
+    """An MLflow run as ours."""
+    info, data = found.info, found.data
+    return Run(info.run_id, info.status, dict(data.tags), set(data.params), dict(data.metrics), last)
+
+
+def _tags(tags: Mapping[str, str]) -> dict[str, str]:
+    return {key if key.startswith("mlflow.") else named(key): cut(value, TAG) for key, value in tags.items()}
+
+
+def _make_database(tracking_uri: str) -> None:
+    """Makes a missing SQLite database whole or not at all.
+
+    MLflow makes one by some sixty migrations in place: of two processes that begin at once one dies
+    ("table _alembic_tmp_experiments already exists"), and one killed meanwhile leaves it broken for good.
+    """
+    path = Path(tracking_uri.removeprefix("sqlite:///"))
+    if not tracking_uri.startswith("sqlite:///") or path.exists():
+        return
+    from mlflow.tracking import MlflowClient
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.parent / f".writing-{os.getpid()}-{secrets.token_hex(8)}.db"
+    try:
+        MlflowClient(f"sqlite:///{temporary}").search_experiments(max_results=1)
+        with contextlib.suppress(FileExistsError):
+            os.link(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _quiet() -> None:
+    """Settings MLflow reads while it is imported; what the user set stays."""
+    # Its own 7 retries of 120 s add up to a quarter of an hour; `LiveView` retries by itself.
+    # CRITICAL: making a database logs some thirty migrations, and a locked one its whole traceback.
+    for name, value in {
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+        "MLFLOW_LOGGING_LEVEL": "CRITICAL",
+        "GIT_PYTHON_REFRESH": "quiet",
+    }.items():
+        os.environ.setdefault(name, value)

@@ -1,0 +1,217 @@
+"""All the words of a job file. Everything but `name` and `execution` decides results and is identity."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from xstilts.frozen import Frozen
+
+Positive = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(gt=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class ModelSpec(Frozen):
+    """A pretrained encoder by hub id or local folder."""
+
+    name: str
+    revision: Annotated[str, Field(pattern="^[0-9a-f]{40}$")] | None = None
+    """Hub commit; needed only when the encoder is neither a folder nor in the mirror."""
+
+
+class WorldSpec(Frozen):
+    """The generated world of `tasks/world.py`; another seed is another world."""
+
+    seed: int = 1
+
+
+class PretrainSpec(Frozen):
+    """Masked-LM pretraining of a small XLM-R-shaped encoder and its Unigram vocabulary, from nothing."""
+
+    data: str
+    """"world", or a hub id whose configs are languages, such as xstilts/raw_text."""
+    languages: tuple[str, ...] = ()
+    """() for all that the data has."""
+    sentences: Count = 40_000
+    """At most so many a language."""
+    exponent: float = Field(default=0.3, ge=0, le=1)
+    """Languages are drawn with p proportional to n^exponent (Conneau & Lample 2019); 0 draws them evenly."""
+    vocabulary: Count = 8_000
+    layers: Count = 2
+    width: Count = 128
+    heads: Count = 4
+    length: Count = 64
+    """Sub-words a sequence, special tokens included."""
+    mask: Share = 0.15
+    batch: Count = 64
+    steps: Count = 1_000
+    learning_rate: Positive = 1e-3
+    warmup: float = Field(default=0.06, ge=0, lt=1)
+    weight_decay: float = Field(default=0.01, ge=0)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    precision: Literal["fp32", "bf16"] = "fp32"
+    seed: int = 0
+
+
+class TrainSettings(Frozen):
+    """How a model is fine-tuned; every field changes the result, so all are identity.
+
+    Defaults are those of Phang et al. 2020 (v1 App. A) and its released guide where the paper is silent.
+    """
+
+    learning_rate: Positive = 1e-5
+    epochs: Positive = 3
+    effective_batch: Count = 32
+    """Examples an optimiser step; the split over devices and micro-batches is the backend's business."""
+    max_length: Count = 128
+    """Sub-words a sequence, special tokens included."""
+    doc_stride: Count = 128
+    """Overlap step of span-QA windows."""
+    schedule: Literal["linear", "constant"] = "linear"
+    warmup: float = Field(default=0.1, ge=0, lt=1)
+    """Share of all optimiser steps."""
+    weight_decay: float = Field(default=0.01, ge=0)
+    """Not applied to biases and normalisation."""
+    adam_epsilon: Positive = 1e-8
+    clip: Positive = 1.0
+    """Largest gradient norm, applied once an optimiser step."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    fraction: Share = 1.0
+    """Of the training rows; subsets of one `subset_seed` are nested."""
+    subset_seed: int = 0
+
+
+class PhaseSettings(TrainSettings):
+    """Settings of one phase; `tasks` holds exceptions by task name, and what they leave out is inherited."""
+
+    tasks: dict[str, TrainSettings] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _inherit(cls, words: Any) -> Any:
+        if not isinstance(words, dict) or not isinstance(words.get("tasks"), dict):
+            return words
+        common = {name: value for name, value in words.items() if name in TrainSettings.model_fields}
+        merged = {
+            task: {**common, **own} if isinstance(own, dict) else own for task, own in words["tasks"].items()
+        }
+        return {**words, "tasks": merged}
+
+    def for_task(self, name: str) -> TrainSettings:
+        """The settings that `name` trains with."""
+        common = TrainSettings(**self.model_dump(exclude={"tasks"}))
+        return self.tasks.get(name, common)
+
+
+class Selection(Frozen):
+    """How the checkpoint is chosen, on source-language rows that no score is ever reported on."""
+
+    first: Count = 500
+    """Examples of the selection split (the first 500, Phang et al. 2020 App. A)."""
+    every: Count | None = None
+    """Optimiser steps between evaluations; none: at the end of each epoch."""
+    patience: Count | None = None
+    """Evaluations without gain before stopping; none: never stop early."""
+    keep: Literal["best", "last"] = "best"
+
+
+class RetrievalSettings(Frozen):
+    """How sentences become vectors for frozen retrieval."""
+
+    layer: int = 14
+    """Index into hidden states, 0 is the embeddings (14 in the paper's code); negative: from the top."""
+    centre: bool = False
+    """Subtract each language's mean vector first."""
+
+
+class EvaluateSpec(Frozen):
+    """What is reported, and how the model that is reported was chosen."""
+
+    split: Literal["dev", "test"] = "test"
+    selection: Selection = Selection()
+    retrieval: RetrievalSettings = RetrievalSettings()
+    first: Count | None = None
+    """Only the first so many items of each language, in published order (none: all)."""
+
+
+class Range(Frozen):
+    """A closed interval to search in."""
+
+    low: Positive
+    high: Positive
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Range:
+        if self.low >= self.high:
+            raise ValueError(f"low {self.low} must be below high {self.high}")
+        return self
+
+
+class SearchSpec(Frozen):
+    """Ray Tune with Optuna's TPE over the target phase, for each intermediate-target pair, on source dev."""
+
+    trials: Count = 12
+    concurrent: Count = 2
+    learning_rate: Range
+    """Searched on a log scale."""
+    epochs: tuple[Count, ...]
+    """The choices, in ascending order."""
+    seed: int = 1000
+    """Of the sampler and of every trial's training; kept apart from `seeds`."""
+    targets: tuple[str, ...] = ()
+    """() for every trained target."""
+
+
+class ExecutionSpec(Frozen):
+    """Where and how it runs. Never identity: a bigger machine finds the same results."""
+
+    backend: Literal["ray", "inline"] = "ray"
+    engine: Literal["auto", "warm", "inline"] = "auto"
+    workers: Count = 2
+    threads: Count = 1
+    """CPU threads of each worker."""
+    per_device_batch: Count = 32
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    checkpoint_seconds: Positive = 60
+    """Between checkpoints of a running step."""
+
+
+class Experiment(Frozen):
+    """One job: rows (intermediate tasks) x columns (targets) x seeds."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
+    question: str = ""
+    """One sentence for people: what the job asks."""
+    planted: str = ""
+    """For generated worlds: which gain is true by construction, as "intermediate -> target"."""
+    model: ModelSpec | None = None
+    pretrain: PretrainSpec | None = None
+    world: WorldSpec | None = None
+    intermediate: Annotated[tuple[str, ...], Field(min_length=1)] = ("none",)
+    """Rows. `none` skips phase 2; `untrained` skips phase 1 too: the same architecture with fresh weights."""
+    targets: tuple[str, ...] = ()
+    languages: tuple[str, ...] = ()
+    """() for every language of each target."""
+    seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (1, 2, 3)
+    train: TrainSpec = Field(default_factory=lambda: TrainSpec())  # noqa: PLW0108 (defined below)
+    search: SearchSpec | None = None
+    evaluate: EvaluateSpec = EvaluateSpec()
+    execution: ExecutionSpec = ExecutionSpec()
+
+    @model_validator(mode="after")
+    def _one_beginning(self) -> Experiment:
+        if (self.model is None) == (self.pretrain is None):
+            raise ValueError("a job starts from `model` or from `pretrain`, exactly one of them")
+        return self
+
+
+class TrainSpec(Frozen):
+    """Settings of the two training phases."""
+
+    intermediate: PhaseSettings = PhaseSettings()
+    target: PhaseSettings = PhaseSettings()
+
+
+Experiment.model_rebuild()

@@ -1,0 +1,334 @@
+"""The loop: exact resuming, one clipping a step, selection, and what it says."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from small_encoder import Model
+from torch import nn
+from training_kit import Toy, Watching, bits, checkpoints, finetuning, objective, same, train
+
+from xstilts.errors import TrainingError
+from xstilts.families import classification
+from xstilts.families.heads import SentenceHead
+from xstilts.spec.experiment import PretrainSpec, Selection, TrainSettings
+from xstilts.train.batches import FineTuning
+from xstilts.train.loop import Interrupted, Layout, Optimisation, Outcome, Signal, run
+
+
+class Killed(Exception):
+    """As if the process had died there."""
+
+
+def scores(values: list[float], majority: float | None = None) -> Callable[[], dict[str, float]]:
+    """An `assess` that gives these one after another, and draws from the global generator."""
+    rest: Iterator[float] = iter(values)
+
+    def assess() -> dict[str, float]:
+        torch.rand(3)
+        found = {"accuracy": next(rest), "f1": 1.0}
+        return found if majority is None else {**found, "majority": majority}
+
+    return assess
+
+
+@pytest.mark.parametrize("saved_at", range(1, 9))
+def test_killed_at_any_step_and_resumed_ends_bit_equal(tmp_path: Path, saved_at: int) -> None:
+    """8 steps over two epochs, dropout on, checkpoint after `saved_at`, death at each step from there on."""
+    whole = Toy()
+    first = train(whole, finetuning())
+    assert first.steps == 8
+    for died_at in range(saved_at + 1, 9):
+        root = tmp_path / str(died_at)
+        plan: dict[int, Signal | Exception] = {saved_at: Signal.CHECKPOINT, died_at: Killed()}
+        with pytest.raises(Killed):
+            train(Toy(), finetuning(), Watching(plan), saved=checkpoints(root))
+        resumed = Toy()
+        torch.rand(11)  # whatever else the new process drew
+        outcome = train(resumed, finetuning(), saved=checkpoints(root, "a2"))
+        assert outcome.resumed_at == saved_at
+        assert same(bits(resumed), bits(whole))
+        assert outcome.final_loss == first.final_loss
+
+
+def test_stopped_again_and_again_with_selection_ends_as_if_never_stopped(tmp_path: Path) -> None:
+    def assess_of(model: nn.Module) -> Callable[[], dict[str, float]]:
+        return lambda: {"accuracy": -abs(float(model.out.weight.sum()) - 0.1)}  # type: ignore[union-attr,arg-type,operator]
+
+    selection = Selection(every=1)
+    whole = Toy()
+    expected = train(whole, finetuning(epochs=3), assess=assess_of(whole), selection=selection)
+    for stop in range(1, 12):
+        model = Toy()
+        with pytest.raises(Interrupted, match=f"step {stop} of 12"):
+            train(
+                model,
+                finetuning(epochs=3),
+                Watching({stop: Signal.STOP}),
+                saved=checkpoints(tmp_path, f"a{stop:02d}"),
+                assess=assess_of(model),
+                selection=selection,
+            )
+    last = Toy()
+    got = train(
+        last,
+        finetuning(epochs=3),
+        saved=checkpoints(tmp_path, "z"),
+        assess=assess_of(last),
+        selection=selection,
+    )
+    assert same(bits(last), bits(whole))
+    assert (got.best, got.best_step, got.final_loss) == (
+        expected.best,
+        expected.best_step,
+        expected.final_loss,
+    )
+    assert [row["step"] for row in got.history] == list(range(1, 13))
+
+
+def encoder_run(model: nn.Module, root: Path, attempt: str, reporter: Watching) -> Outcome:
+    """A real encoder and family, dropout 0.1, micro-batches, through a checkpoint."""
+    parts = finetuning(20, epochs=1, effective=6, micro=4)
+    batches = FineTuning(parts.features, 1, 6, 4, 3, lambda chosen: classification.CODE.collate(chosen, 1))
+    return run(
+        model,
+        classification.CODE.loss,
+        batches,
+        Optimisation.of_training(TrainSettings(learning_rate=1e-3), batches.steps),
+        seed=1,
+        layout=Layout(per_device_batch=4),
+        checkpoints=checkpoints(root, attempt),
+        reporter=reporter,
+        report_seconds=0,
+    )
+
+
+def test_a_real_encoder_resumes_bit_equal(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    head = SentenceHead(16, 2, 0.1)
+    models = [Model(copy.deepcopy(head)) for _ in range(3)]
+    encoder_run(models[0], tmp_path / "whole", "a", Watching())
+    with pytest.raises(Interrupted):
+        encoder_run(models[1], tmp_path / "two", "a", Watching({2: Signal.STOP}))
+    encoder_run(models[2], tmp_path / "two", "b", Watching())
+    assert same(bits(models[0]), bits(models[2])) and not same(bits(models[0]), bits(models[1]))
+
+
+CHILD = """
+import os, signal, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+import training_kit as kit
+class Dies(kit.Watching):
+    def report(self, progress, metrics):
+        if progress.step == 6: os.kill(os.getpid(), signal.SIGKILL)
+        return kit.Signal.CHECKPOINT
+kit.train(kit.Toy(), kit.finetuning(), Dies(), saved=kit.checkpoints(Path(sys.argv[2])))
+"""
+
+
+def test_a_process_killed_for_real_is_resumed_bit_equal(tmp_path: Path) -> None:
+    here = str(Path(__file__).parent)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", CHILD, here, str(tmp_path)], env=environment, check=False)
+    assert done.returncode == -signal.SIGKILL
+    whole, resumed = Toy(), Toy()
+    train(whole, finetuning())
+    outcome = train(resumed, finetuning(), saved=checkpoints(tmp_path, "a2"))
+    assert outcome.resumed_at == 5 and same(bits(resumed), bits(whole))
+
+
+def test_a_torn_newest_checkpoint_costs_steps_not_bits(tmp_path: Path) -> None:
+    plan: dict[int, Signal | Exception] = {3: Signal.CHECKPOINT, 5: Signal.CHECKPOINT, 6: Killed()}
+    with pytest.raises(Killed):
+        train(Toy(), finetuning(), Watching(plan), saved=checkpoints(tmp_path))
+    torn = next((tmp_path / "store").rglob("00000005/optimizer.safetensors"))
+    torn.write_bytes(torn.read_bytes()[:-7])
+    said: list[str] = []
+    whole, resumed = Toy(), Toy()
+    train(whole, finetuning())
+    outcome = train(resumed, finetuning(), saved=checkpoints(tmp_path, "a2"), note=said.append)
+    assert outcome.resumed_at == 3 and same(bits(resumed), bits(whole))
+    assert "checkpoint 5 of attempt a1 is torn" in said[0]
+
+
+@pytest.mark.parametrize("micro", [1, 2, 3, 4])
+def test_k_micro_batches_equal_one_batch(micro: int) -> None:
+    """Dropout off; clipping bites (0.05) and lengths differ, so a mean of means or clipping twice would show."""
+    settings = TrainSettings(learning_rate=0.01, clip=0.05)
+    one, many = Toy(0), Toy(0)
+    train(one, finetuning(effective=12, micro=12), settings=settings)
+    train(many, finetuning(effective=12, micro=micro), settings=settings)
+    for name, tensor in bits(one).items():
+        torch.testing.assert_close(bits(many)[name], tensor, atol=1e-6, rtol=0)
+
+
+def test_gradients_are_clipped_once_an_optimiser_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    real = nn.utils.clip_grad_norm_
+    monkeypatch.setattr(nn.utils, "clip_grad_norm_", lambda *a, **k: calls.append(1) or real(*a, **k))
+    outcome = train(Toy(), finetuning(effective=6, micro=1))
+    assert len(calls) == outcome.steps == 8
+
+
+def test_a_step_is_adamw_as_written_down() -> None:
+    """One step by hand: decay on matrices only, AdamW's first step is learning rate times the sign."""
+    model = Toy(0)
+    before = bits(model)
+    batches = finetuning(6, epochs=1, effective=6)
+    settings = TrainSettings(learning_rate=0.1, weight_decay=0.5, warmup=0, clip=1e9)
+    loss, count = objective(model, batches.micro(0)[0])
+    (loss / count).backward()
+    grads = {name: each.grad.clone() for name, each in model.named_parameters() if each.grad is not None}
+    model.zero_grad()
+    train(model, batches, settings=settings)
+    for name, old in before.items():
+        decay = 1 - 0.1 * 0.5 if old.ndim > 1 else 1
+        expected = old * decay - 0.1 * grads[name] / (grads[name].abs() + 1e-8)
+        torch.testing.assert_close(bits(model)[name], expected, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        ("linear", [0.5, 1, 1, 7 / 8, 6 / 8, 5 / 8, 4 / 8, 3 / 8, 2 / 8, 1 / 8]),
+        ("constant", [0.5, 1, 1, 1, 1, 1, 1, 1, 1, 1]),
+    ],
+)
+def test_the_schedule(schedule: str, expected: list[float]) -> None:
+    words = TrainSettings(learning_rate=1, warmup=0.2, schedule=schedule)
+    settings = Optimisation.of_training(words, 10)
+    assert [settings.rate(step) for step in range(10)] == pytest.approx(expected)
+    # 0.1 * 30 is 3.0000000000000004, which must not become four warm-up steps.
+    assert Optimisation.of_training(TrainSettings(learning_rate=1), 30).rate(2) == 1
+
+
+def test_pretraining_settings_are_taken_over() -> None:
+    spec = PretrainSpec(data="world", steps=10, learning_rate=2e-3, precision="bf16")
+    settings = Optimisation.of_pretraining(spec)
+    assert (settings.steps, settings.learning_rate, settings.precision) == (10, 2e-3, "bf16")
+
+
+def test_best_weights_are_kept_and_ties_go_to_the_earlier() -> None:
+    trail: dict[int, dict[str, torch.Tensor]] = {}
+    model = Toy()
+
+    class Tracing(Watching):
+        def report(self, progress, metrics):  # type: ignore[no-untyped-def]
+            trail[progress.step] = bits(model)
+            return super().report(progress, metrics)
+
+    outcome = train(model, finetuning(epochs=3), Tracing(), assess=scores([50, 70, 70]))
+    assert (outcome.metric, outcome.best, outcome.best_step) == ("accuracy", 70, 8)
+    assert same(bits(model), trail[8]) and not same(trail[8], trail[12]) and not model.training
+    keep_last = Selection(keep="last")
+    train(model := Toy(), finetuning(epochs=3), assess=scores([50, 70, 60]), selection=keep_last)
+    assert same(bits(model), trail[12])
+
+
+def test_evaluating_changes_nothing_of_the_training() -> None:
+    quiet, watched = Toy(), Toy()
+    train(quiet, finetuning())
+    selection = Selection(every=1, keep="last")
+    train(watched, finetuning(), assess=scores([1.0] * 8), selection=selection, report_seconds=100)
+    assert same(bits(quiet), bits(watched))
+
+
+def test_patience_ends_it_and_the_end_is_evaluated() -> None:
+    values = [50.0, 60, 59, 60, 80]
+    outcome = train(Toy(), finetuning(epochs=9), assess=scores(values), selection=Selection(patience=2))
+    assert (outcome.steps, outcome.best_step) == (16, 8)
+    reporter = Watching()
+    train(
+        Toy(), finetuning(epochs=2), reporter, assess=scores([1.0, 2, 3]), selection=Selection(every=3),
+        report_seconds=100,
+    )  # fmt: skip
+    assert [progress.step for progress, _ in reporter.seen] == [3, 6, 8]
+
+
+def test_a_collapsed_run_is_flagged() -> None:
+    assert train(Toy(), finetuning(), assess=scores([33.0, 33.4], 33.0)).flags == ("collapsed",)
+    assert train(Toy(), finetuning(), assess=scores([33.0, 40.0], 33.0)).flags == ()
+    assert train(Toy(), finetuning(), assess=scores([33.0, 33.0])).flags == ()
+
+
+def test_a_loss_that_is_not_finite_ends_it_at_once() -> None:
+    model = Toy()
+    with torch.no_grad():
+        model.out.bias.fill_(float("inf"))
+    reporter = Watching()
+    with pytest.raises(TrainingError, match="not finite by step 1"):
+        train(model, finetuning(), reporter)
+    assert not reporter.seen
+
+
+def test_reports_come_by_the_clock_not_by_the_step() -> None:
+    reporter = Watching()
+    outcome = train(Toy(), finetuning(2000, epochs=1), reporter, report_seconds=1000)
+    assert outcome.steps == 334 and len(reporter.seen) == 1
+    progress, metrics = reporter.seen[0]
+    assert (progress.step, progress.steps, progress.epoch) == (334, 334, 1.0)
+    assert set(metrics) == {"loss", "learning_rate"} and metrics["loss"] == outcome.final_loss
+
+
+def test_it_learns_and_leaves_the_process_as_it_was() -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    model = Toy(0)
+    outcome = train(model, finetuning(40, epochs=40))
+    assert outcome.final_loss < 0.2 and torch.equal(torch.rand(2), expected)
+    assert torch.get_num_threads() == 1
+
+
+def test_bf16_trains() -> None:
+    settings = TrainSettings(learning_rate=0.05, precision="bf16")
+    outcome = train(Toy(0), finetuning(40, epochs=20), settings=settings)
+    assert outcome.final_loss < 0.4
+
+
+def test_memory_is_flat_over_epochs() -> None:
+    """Live tensors and their bytes after 3 and after 30 epochs."""
+
+    def alive() -> tuple[int, int]:
+        gc.collect()
+        tensors = [each for each in gc.get_objects() if type(each) in (torch.Tensor, nn.Parameter)]
+        return len(tensors), sum(each.numel() for each in tensors)
+
+    seen: dict[int, tuple[int, int]] = {}
+
+    class Counting(Watching):
+        def report(self, progress, metrics):  # type: ignore[no-untyped-def]
+            if progress.step in (12, 120):
+                seen[progress.step] = alive()
+            return Signal.GO
+
+    train(Toy(), finetuning(epochs=30), Counting(), assess=scores([1.0] * 30), report_seconds=1000)
+    assert seen[12] == seen[120]
+
+
+def test_a_schedule_of_another_length_is_a_bug() -> None:
+    settings = Optimisation.of_training(TrainSettings(), 5)
+    with pytest.raises(ValueError, match="5 of the schedule"):
+        run(Toy(), objective, finetuning(), settings, seed=1, layout=Layout(), reporter=Watching())
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_it_trains_on_a_gpu(tmp_path: Path) -> None:
+    batches = finetuning(40, epochs=20, effective=8, micro=4)
+    settings = Optimisation.of_training(TrainSettings(learning_rate=0.05, precision="bf16"), batches.steps)
+    outcome = run(
+        Toy(0), objective, batches, settings, seed=1, layout=Layout(device="cuda"), reporter=Watching(),
+        checkpoints=checkpoints(tmp_path),
+    )  # fmt: skip
+    assert outcome.final_loss < 0.4
