@@ -109,9 +109,8 @@ def test_a_missing_sentence_counts_as_wrong() -> None:
     code, task = code_of(Family.TAGGING), a_task(Family.TAGGING, "bio_f1", BIO)
     examples = [Example("0", {}, [1, 2]), Example("1", {}, [1, 0])]
     items = code.items(task, examples, {"0": ["B-PER", "I-PER"]}, "en")
-    assert items[1] == {
-        "item": "1", "cluster": "", "parallel_id": "", "tp": 0, "n_pred": 0, "n_gold": 1, "correct": 0, "n": 2,
-    }  # fmt: skip
+    names = {"item": "1", "cluster": "", "parallel_id": ""}
+    assert items[1] == {**names, "tp": 0, "n_pred": 0, "n_gold": 1, "correct": 0, "n": 2}
     assert code.score(task, sums_of(items))["bio_f1"] == pytest.approx(200 / 3)
 
 

@@ -16,7 +16,7 @@ WORDS = ("▁the", "▁a", "▁cat", "▁sat", "▁on", "▁mat", "▁who", "ing
 
 @cache
 def tokenizer(types: bool = False) -> Any:
-    """Unigram over whole words and single characters, XLM-R's special tokens; `types` numbers pairs as BERT."""
+    """Unigram over words and characters, XLM-R's special tokens; `types` tells pairs apart as BERT does."""
     pieces = [("<s>", 0.0), ("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("<mask>", 0.0), ("▁", -3.0)]
     pieces += [(word, -2.0) for word in WORDS]
     pieces += [(letter, -4.0) for letter in dict.fromkeys(CHARACTERS)]

@@ -13,7 +13,6 @@ from training_kit import collate, features, finetuning
 
 from xstilts.families.base import Batch, Feature
 from xstilts.train.batches import FineTuning, Pretraining, steps_of
-from xstilts.train.data import share
 
 
 def numbers(batches: FineTuning, epoch: int) -> list[int]:
@@ -76,13 +75,6 @@ def test_little_is_padding() -> None:
 )
 def test_epochs_may_be_fractions(epochs: float, steps: int) -> None:
     assert steps_of(16, epochs, 4) == (steps, 4)
-
-
-def test_shares_are_nested_and_in_order() -> None:
-    rows = list(range(1000))
-    small, large = share(rows, 0.1, 0), share(rows, 0.5, 0)
-    assert len(small) == 100 and set(small) < set(large) and large == sorted(large)
-    assert share(rows, 1.0, 0) == rows and share(rows, 0.1, 1) != small
 
 
 def unmasked(rows: torch.Tensor, generator: torch.Generator) -> Batch:

@@ -22,7 +22,7 @@ def test_bucketed_holds_each_index_once_with_little_padding() -> None:
     assert sorted(sum(batches, [])) == list(range(3000)) and {len(one) for one in batches[:-1]} == {32}
     assert lengths[batches[0][0]] == max(lengths), "what does not fit must fail at once"
     unsorted = [list(range(at, min(at + 32, 3000))) for at in range(0, 3000, 32)]
-    # Measured here: 0.9 % against 55 % in published order.
+    # Measured here: 1.0 % against 55.7 % in published order.
     assert batching.padding_share(lengths, batches) < 0.02 < 0.4 < batching.padding_share(lengths, unsorted)
     assert batching.bucketed([], 8) == []
 
@@ -66,4 +66,4 @@ def test_centring_is_by_side() -> None:
 def test_every_family_has_code_with_the_version_that_keys_are_made_of(family: Family) -> None:
     from xstilts.tasks.task import FAMILY_VERSION
 
-    assert code_of(family).VERSION == FAMILY_VERSION[family]
+    assert FAMILY_VERSION[family] == code_of(family).VERSION

@@ -1,4 +1,4 @@
-"""Retrieval: pooling of one layer, exact neighbours, ties, centring; and masked LM: what is hidden, and the head."""
+"""Retrieval: pooling of a layer, neighbours, ties, centring. Masked LM: what is hidden, and the head."""
 
 from __future__ import annotations
 
@@ -111,8 +111,8 @@ def test_the_whole_way_with_fewer_documents_than_ranks() -> None:
 def masked(batch: dict[str, torch.Tensor], seed: int, share: float = 0.15) -> dict[str, torch.Tensor]:
     words = tokenizer()
     return masked_lm.mask(
-        batch, torch.Generator().manual_seed(seed), special_ids=words.all_special_ids, mask_id=words.mask_token_id,
-        vocabulary=len(words), share=share,
+        batch, torch.Generator().manual_seed(seed), special_ids=words.all_special_ids,
+        mask_id=words.mask_token_id, vocabulary=len(words), share=share,
     )  # fmt: skip
 
 

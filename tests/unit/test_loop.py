@@ -161,10 +161,12 @@ def test_a_torn_newest_checkpoint_costs_steps_not_bits(tmp_path: Path) -> None:
     assert "checkpoint 5 of attempt a1 is torn" in said[0]
 
 
+@pytest.mark.parametrize("clip", [0.05, 1e9])
 @pytest.mark.parametrize("micro", [1, 2, 3, 4])
-def test_k_micro_batches_equal_one_batch(micro: int) -> None:
-    """Dropout off; clipping bites (0.05) and lengths differ, so a mean of means or clipping twice would show."""
-    settings = TrainSettings(learning_rate=0.01, clip=0.05)
+def test_k_micro_batches_equal_one_batch(micro: int, clip: float) -> None:
+    """Dropout off; 0.05 clips every step, and steps of 12 and 9 features take turns: a mean of means,
+    clipping twice or a forgotten division would show."""
+    settings = TrainSettings(learning_rate=0.01, clip=clip)
     one, many = Toy(0), Toy(0)
     train(one, finetuning(effective=12, micro=12), settings=settings)
     train(many, finetuning(effective=12, micro=micro), settings=settings)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -41,12 +42,12 @@ def run_pretrain(work: Work) -> Outcome:
             rows.language: [row["text"] for row in reading.read(rows, work.site.data_root)] for rows in body.corpora
         }
     with work.timed("compute"):
-        made = pretrain.run(
-            body.spec,
+        made = pretrain.pretrain(
             texts,
+            body.spec,
             layout=layout_of(work),
-            checkpoints=checkpoints_of(work),
             reporter=Paced(work),
+            checkpoints=checkpoints_of(work),
             note=work.note,
         )
     with work.timed("save"):
@@ -299,9 +300,15 @@ def majority_of(code: FamilyCode, task: Task, examples: Sequence[Example], langu
 def _trained(work: Work, done: loop.Outcome, precision: str) -> Outcome:
     """What every training leaves beside its model."""
     history = work.scratch / "history.jsonl"
-    history.write_text("".join(json.dumps(row) + "\n" for row in done.history), encoding="utf-8")
+    began = time.time() - done.seconds
+    lines = []
+    for row in done.history:
+        metrics = {name: value for name, value in row.items() if name not in ("step", "epoch", "seconds")}
+        at = round(began + row["seconds"], 2)
+        lines.append({"step": int(row["step"]), "epoch": row["epoch"], "time": at, "metrics": metrics})
+    history.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     return Outcome(
-        files={"history.jsonl": history},
+        files={"history": history},
         result={
             "steps": done.steps,
             "final_loss": done.final_loss,

@@ -5,10 +5,12 @@ A Ray Train run costs 15 s before its first step; a warm worker starts a step wi
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import secrets
 import shutil
+import sys
 import tempfile
 import threading
 import time
@@ -16,9 +18,6 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-
-import ray
-from ray.exceptions import RayActorError
 
 from xstilts.execute.backends import Event, Listener, failure, new_attempt
 from xstilts.execute.site import Site
@@ -100,7 +99,8 @@ class RayBackend:
         self._listen = listen
         self._slots = site.execution.workers
         self._cluster = LocalRay(site.execution.workers * site.execution.threads)
-        self._mailbox = ray.remote(num_cpus=0)(Mailbox).remote()
+        self._ray = self._cluster.ray
+        self._mailbox = self._ray.remote(num_cpus=0)(Mailbox).remote()
         self._idle: list[Any] = []
         self._running: dict[Any, _Job] = {}
         self._stop_at: float | None = None
@@ -126,9 +126,9 @@ class RayBackend:
             self._told = True
             for job in self._running.values():
                 job.actor.stop.remote()
-        ended, _ = ray.wait(list(self._running), timeout=seconds) if self._running else ([], [])
+        ended, _ = self._ray.wait(list(self._running), timeout=seconds) if self._running else ([], [])
         running = {job.step.label for job in self._running.values()}
-        for event in ray.get(self._mailbox.drain.remote()):
+        for event in self._ray.get(self._mailbox.drain.remote()):
             if event.label in running:
                 self._listen(event)
         for reference in ended:
@@ -153,13 +153,13 @@ class RayBackend:
 
     def _new_worker(self) -> Any:
         # No CPUs of Ray's: slots are counted here, and a search's trials need the cluster's.
-        return ray.remote(num_cpus=0, max_concurrency=2)(Worker).remote(self._site, self._mailbox)
+        return self._ray.remote(num_cpus=0, max_concurrency=2)(Worker).remote(self._site, self._mailbox)
 
     def _end(self, reference: Any) -> None:
         job = self._running.pop(reference)
         try:
-            event: Event = ray.get(reference)
-        except RayActorError as problem:
+            event: Event = self._ray.get(reference)
+        except self._ray.exceptions.RayActorError as problem:
             text = f"its worker was lost ({str(problem).splitlines()[0]})"
             event = Event(
                 job.step.label, "failed", job.attempt, time=time.time(), cause=Cause.LOST_WORKER, text=text
@@ -185,14 +185,11 @@ class LocalRay:
         base = Path(tempfile.gettempdir())
         short = base if len(str(base)) < 30 else Path("/tmp")
         self._folder = Path(tempfile.mkdtemp(prefix="xst", dir=short))
-        self._before = {name: os.environ.get(name) for name in ("RAY_TMPDIR", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN")}
+        self._before = os.environ.get("RAY_TMPDIR")
         os.environ["RAY_TMPDIR"] = str(self._folder)
-        # Ray would otherwise write a token into the user's home, and behave by what it finds there.
-        os.environ["RAY_AUTH_MODE"] = "token"
-        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        self.ray = _import_ray()
         try:
-            ray.init(
+            self.ray.init(
                 address="local",
                 num_cpus=max(cpus, 1),
                 include_dashboard=False,
@@ -207,9 +204,21 @@ class LocalRay:
     def close(self) -> None:
         """Ends every process of the cluster and removes its folder."""
         with suppress(Exception):
-            ray.shutdown()
-        for name, value in self._before.items():
-            os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value
+            self.ray.shutdown()
+        os.environ.pop("RAY_TMPDIR", None)
+        if self._before is not None:
+            os.environ["RAY_TMPDIR"] = self._before
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _import_ray() -> Any:
+    """Ray, told before its first import how its processes know each other: it reads that once, then never again.
+
+    Left to itself it would write a token into the user's home, and behave by what it finds there.
+    """
+    if "ray" not in sys.modules:
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+        if os.environ["RAY_AUTH_MODE"] == "token" and "RAY_AUTH_TOKEN_PATH" not in os.environ:
+            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    return importlib.import_module("ray")

@@ -208,11 +208,12 @@ class _Grid:
 
     def _reported(self, target: Task) -> tuple[Rows, ...]:
         wanted = self.experiment.languages
-        languages = [code for code in target.languages if not wanted or code in wanted]
+        reported = target.reported(self.experiment.evaluate.split)
+        languages = [code for code in reported if not wanted or code in wanted]
         if not languages:
-            known = " ".join(target.languages)
+            known = " ".join(reported)
             raise JobFileError(
-                f"{target.name} is in none of the languages asked for", f"it has {known}", ("languages",)
+                f"{target.name} is reported in none of the languages asked for", f"it has {known}", ("languages",)
             )
         spec = self.experiment.evaluate
         split = target.dev if spec.split == "dev" else target.test

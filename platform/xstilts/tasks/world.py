@@ -32,8 +32,12 @@ VERSION = 1
 UPOS = tuple("ADJ ADP ADV AUX CCONJ DET INTJ NOUN NUM PART PRON PROPN PUNCT SCONJ SYM VERB X".split())
 NLI = ("entailment", "neutral", "contradiction")
 PARAPHRASE = ("different", "same")
+CHANGED = {"entailment": 0, "contradiction": 2, "neutral": 4, "same": 0, "different": 2}
+"""Parts of four (subject, verb, object, place) in which the second sentence differs from the first."""
 
 QA_SLOTS = ("subject", "object", "place", "time")
+FRONTED = 0.25
+"""Sentences that begin with the place or the time, where they tell one."""
 RETOLD, ASKED = 0.6, 0.2
 """Passages of raw text that tell an event twice, or tell it and ask for a part; the rest tell two events."""
 
@@ -45,8 +49,8 @@ class World(Frozen):
 
     version: int = VERSION
     seed: int = 1
-    text: int = Field(default=4_000, ge=1)
-    """Passages of two sentences, in each language."""
+    text: int = Field(default=8_000, ge=1)
+    """Sentences of raw text, in each language."""
     nli: int = Field(default=5_000, ge=1)
     qa: int = Field(default=3_000, ge=1)
     tagging: int = Field(default=600, ge=1)
@@ -112,22 +116,24 @@ class _Draw:
 
     def fact(self, low: int, high: int, subject: str | None = None) -> Fact:
         """A meaning with `low` to `high` modifiers."""
-        return self.world.draw(self.rng, self.part, self.rng.randint(low, high), subject)
+        return self.world.draw(self.rng, self.part, self.rng.randint(low, high), subject=subject)
 
     def tell(self, fact: Fact) -> list[Word]:
         """The meaning in one of its two or three orders, by chance."""
-        fronts = [None, *(name for name in ("place", "time") if getattr(fact, name) is not None)]
-        return self.speaker.sentence(fact, self.rng.choice(fronts))
+        fronts = [name for name in ("place", "time") if getattr(fact, name) is not None]
+        front = self.rng.choice(fronts) if fronts and self.rng.random() < FRONTED else None
+        return self.speaker.sentence(fact, front)
 
 
 def _text(world: World, code: str) -> list[Row]:
-    """A word list, then passages of two sentences; other meanings in each language.
+    """A word list, then sentences in pairs, one a row; other meanings in each language.
 
-    The second telling is what teaches a masked LM to look back at the same word.
+    A pair is one event twice, an event and a question about it, or two events of one subject. Rows keep their
+    order in pretraining, and the second telling is what teaches a masked LM to look back at the same word.
     """
     rng = Random(stream(world.seed, f"world/text/{code}"))
     draw = _Draw(meanings(world.seed), speaker(world.seed, code), rng, "train")
-    made: list[Row] = list(_glossary(draw.speaker))[: world.text]
+    made = list(_glossary(draw.speaker))
     while len(made) < world.text:
         first = draw.fact(1, 3)
         chance = rng.random()
@@ -138,8 +144,8 @@ def _text(world: World, code: str) -> list[Row]:
             second = draw.speaker.question(first, rng.choice(told))
         else:
             second = draw.tell(draw.fact(0, 3, first.subject))
-        made.append({"text": said(draw.tell(first)) + " " + said(second)})
-    return made
+        made += [{"text": said(draw.tell(first))}, {"text": said(second)}]
+    return made[: world.text]
 
 
 def _glossary(speaker: Speaker) -> Iterator[Row]:
@@ -154,30 +160,21 @@ def _glossary(speaker: Speaker) -> Iterator[Row]:
 
 
 def _nli(draw: _Draw, number: int) -> Row:
-    """The hypothesis tells one or two modifiers whatever its label, so it gives nothing away alone."""
-    while True:
-        premise = draw.fact(2, 3)
-        told = premise.told()
-        empty = [s for s in ("subject_adjective", "object_adjective", "number", "place", "time") if s not in told]
-        empty = [slot for slot in empty if draw.world.options(premise, slot)]
-        if len(told) >= 2 and empty:
-            break
+    """Who does what to whom, where: all the same, two of the four parts another, or all four.
+
+    Both sentences are drawn alike whatever the label, so neither gives anything away alone.
+    """
     label = number % 3
-    size = draw.rng.randint(1, 2)
-    kept = draw.rng.sample(told, size - 1 if NLI[label] == "neutral" else size)
-    hypothesis = premise.with_only(kept)
-    if NLI[label] == "neutral":
-        hypothesis = draw.world.fill(draw.rng, hypothesis, draw.rng.choice(empty))
-    if NLI[label] == "contradiction":
-        hypothesis = draw.world.alter(draw.rng, hypothesis)
+    premise = draw.world.draw(draw.rng, draw.part, told=("place",))
+    hypothesis = draw.world.alter(draw.rng, premise, CHANGED[NLI[label]])
     return {"premise": said(draw.tell(premise)), "hypothesis": said(draw.tell(hypothesis)), "label": label}
 
 
 def _paraphrase(draw: _Draw, number: int) -> Row:
-    """The same meaning in any order, or one that differs in one part."""
-    first = draw.fact(2, 3)
+    """The same meaning in any order, or one that differs in two of its four parts."""
     label = number % 2
-    second = first if PARAPHRASE[label] == "same" else draw.world.alter(draw.rng, first)
+    first = draw.world.draw(draw.rng, draw.part, told=("place",))
+    second = draw.world.alter(draw.rng, first, CHANGED[PARAPHRASE[label]])
     return {"sentence1": said(draw.tell(first)), "sentence2": said(draw.tell(second)), "label": label}
 
 

@@ -110,16 +110,20 @@ class Meanings:
         }
         return fixed[slot]
 
-    def draw(self, rng: Random, part: str, modifiers: int, subject: str | None = None) -> Fact:
-        """A new meaning of this part, with so many modifiers (fewer if it cannot have as many)."""
+    def draw(
+        self, rng: Random, part: str, modifiers: int = 0, told: tuple[str, ...] = (), subject: str | None = None
+    ) -> Fact:
+        """A new meaning of this part, with the modifiers of `told`, and then others up to so many."""
         while True:
             verb = rng.choice(self.verbs)
             who = subject if subject in self.subjects[verb] else rng.choice(self.subjects[verb])
             fact = Fact(who, verb, rng.choice(self.objects[verb]), rng.choice(TENSES))
             if fact.object != fact.subject and self.part(fact) == part:
                 break
+        for slot in told:
+            fact = self.fill(rng, fact, slot)
         for slot in rng.sample(MODIFIERS, len(MODIFIERS)):
-            if len(fact.told()) < modifiers and self.options(fact, slot):
+            if getattr(fact, slot) is None and len(fact.told()) < modifiers and self.options(fact, slot):
                 fact = self.fill(rng, fact, slot)
         return fact
 
@@ -130,22 +134,14 @@ class Meanings:
         fresh = [value for value in self.options(fact, slot) if value not in taken]
         return replace(fact, **{slot: rng.choice(fresh)})  # type: ignore[arg-type]
 
-    def alter(self, rng: Random, fact: Fact) -> Fact:
-        """A meaning that differs in exactly one told slot; never one that training must not see."""
+    def alter(self, rng: Random, fact: Fact, count: int) -> Fact:
+        """A meaning that differs in so many of subject, verb, object and place; a training one stays one."""
         while True:
-            other = self._alter_once(rng, fact)
+            other = fact
+            for slot in rng.sample(("subject", "verb", "object", "place"), count):
+                other = self.fill(rng, other, slot)
             if self.part(fact) != "train" or self.part(other) == "train":
                 return other
-
-    def _alter_once(self, rng: Random, fact: Fact) -> Fact:
-        slot = rng.choice(["subject", "verb", "object", *fact.told()])
-        if slot in ("subject", "object"):
-            adjective = f"{slot}_adjective"
-            named = getattr(fact, adjective) is not None or (slot == "object" and fact.number is not None)
-            if named:  # a noun for a noun, so that only the noun changes
-                nouns = [n for n in self.options(fact, slot) if n in self.traits and n not in (fact.subject, fact.object)]
-                return replace(fact, **{slot: rng.choice(nouns)}) if nouns else self._alter_once(rng, fact)
-        return self.fill(rng, fact, slot)
 
 
 @functools.lru_cache(maxsize=4)

@@ -258,7 +258,7 @@ class _Trainer:
         # How many things there are is known only after the last micro-batch: sums first, then one division.
         share = 1 / weight.clamp_min(1)
         grads = [each.grad for each in self.parameters if each.grad is not None]
-        pass
+        torch._foreach_mul_(grads, share)
         return total * share
 
     def check(self) -> float:

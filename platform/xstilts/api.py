@@ -1,0 +1,232 @@
+"""Everything the command line can do, for notebooks and scripts.
+
+    from xstilts import api
+    job = api.open_job("jobs/quickstart.yaml")
+    api.run(job)
+    api.results(job)          # a pandas data frame, one row a score
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from xstilts.errors import StoreError, XstiltsError
+from xstilts.execute.site import Site, open_store
+from xstilts.execute.sources import LocalSources
+from xstilts.execute.state import Survey, chosen_values, survey
+from xstilts.plan.expand import expand
+from xstilts.plan.graph import Plan
+from xstilts.record.artifacts import ArtifactStore, job_file, plan_file, report_file
+from xstilts.spec.load import JobFile, load
+
+if TYPE_CHECKING:
+    import pandas
+
+    from xstilts.execute.backends import Backend, Listener
+    from xstilts.execute.runner import Observer, Result
+    from xstilts.report.render import Report
+
+DEFAULT_STORE = "xstilts-store"
+"""Beside where the command is run, so that a user sees where things lie."""
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job file, with the store and the data it is to be run on."""
+
+    file: JobFile
+    store: ArtifactStore
+    data: Path | None
+    overrides: dict[str, Any] = field(default_factory=dict)
+    """Of `execution`, by field: what the command line says goes before the job file."""
+
+    @property
+    def site(self) -> Site:
+        """What workers are told."""
+        execution = self.file.experiment.execution.model_copy(update=self.overrides)
+        return Site(self.store.location, str(self.data) if self.data else None, execution)
+
+
+def open_job(
+    path: Path | str, store: str | None = None, data: str | None = None, **execution: Any
+) -> Job:
+    """Reads a job file; `store` and `data` default to XSTILTS_STORE and XSTILTS_DATA.
+
+    Without either, the store is ./xstilts-store and the data its `mirror` folder, where there is one.
+
+    Raises:
+        JobFileError: with file, line and nearest name. StoreError: the store cannot be used.
+    """
+    file = load(path)
+    location = store or os.environ.get("XSTILTS_STORE") or DEFAULT_STORE
+    opened = open_store(location)
+    named = data or os.environ.get("XSTILTS_DATA")
+    mirror = Path(opened.location) / "mirror"
+    root = Path(named).expanduser().absolute() if named else (mirror if mirror.is_dir() else None)
+    return Job(file, opened, root, execution)
+
+
+def plan(job: Job) -> Plan:
+    """What the job asks for, with what its searches have chosen so far. Needs no ML library."""
+    sources = LocalSources(job.file.experiment, job.data)
+
+    def made() -> Plan:
+        plan = expand(job.file.experiment, sources)
+        while chosen := chosen_values(plan, job.store):
+            again = expand(job.file.experiment, sources, chosen)
+            if again.steps.keys() == plan.steps.keys():
+                break
+            plan = again
+        return plan
+
+    return _located(job, made)
+
+
+def look(job: Job, explain: bool = True) -> Survey:
+    """The plan beside the store: what is recorded, what is to run and why."""
+    return survey(plan(job), job.store, explain)
+
+
+def plan_words(job: Job, surveyed: Survey) -> dict[str, Any]:
+    """The plan as stored: what `plan --json` prints, and what a report needs beside it."""
+    return surveyed.to_json() | {
+        "experiment": surveyed.plan.experiment,
+        "model": surveyed.plan.model,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def run(job: Job, observers: Sequence[Observer] = (), live: bool = True) -> tuple[Result, list[str]]:
+    """Runs what is missing. Returns what it came to, and notes for people.
+
+    Raises:
+        XstiltsError: the job cannot be planned or the store not written; steps that fail are in the result.
+    """
+    from xstilts.execute.runner import Runner
+
+    first = look(job, explain=False)
+    _keep_plan(job, first)
+    watching, notes = list(observers), []
+    view = _live_view(job, first.plan) if live and first.to_run else None
+    if view is not None:
+        from xstilts.execute.live import LiveRuns
+
+        watching.append(LiveRuns(view, job.store))
+    status = "FAILED"
+    try:
+        runner = Runner(job.store, lambda: plan(job), _starter(job.site), watching)
+        result = runner.run()
+        status = "FINISHED" if result.complete else "KILLED" if result.interrupted else "FAILED"
+        _keep_plan(job, result.survey)
+    finally:
+        if view is not None:
+            view.job_ended(status)  # type: ignore[arg-type]
+            notes += view.close()
+    return result, notes
+
+
+def report(job: Job, out: Path | None = None) -> Report:
+    """Writes the report of the job as far as it is done, and attaches it to the job's run in MLflow.
+
+    Raises:
+        XstiltsError: the job was never run on this store.
+    """
+    from xstilts.report.render import write
+
+    words = stored_plan(job)
+    folder = out or Path(job.store.location) / report_file(job.file.experiment.name, "")
+    made = write(words, job.store, folder)
+    tracking = _tracking(job)
+    if tracking is not None:
+        from xstilts.record.mlflow import LiveView
+
+        view = LiveView(*tracking, words["job"], words["digest"])
+        for file in made.files:
+            view.artifact(file, "report")
+        view.close()
+    return made
+
+
+def results(job: Job) -> pandas.DataFrame:
+    """One row a score: job suite model intermediate target language ... value n seed key ... status."""
+    from xstilts.report.frame import frame
+
+    return frame(stored_plan(job), job.store)
+
+
+def export_mlflow(job: Job) -> int:
+    """Rebuilds the job's runs in MLflow from the store; how many there are. Twice makes no second ones."""
+    from xstilts.record.mlflow import rebuild
+
+    tracking = _tracking(job)
+    if tracking is None:
+        raise StoreError("there is no MLflow to export to", "set MLFLOW_TRACKING_URI")
+    return rebuild(stored_plan(job), job.store, *tracking)
+
+
+def stored_plan(job: Job) -> dict[str, Any]:
+    """The plan as it was when the job was last run here."""
+    name, digest = job.file.experiment.name, plan(job).digest
+    data = job.store.read(plan_file(name, digest))
+    if data is None:
+        raise XstiltsError(
+            f"{name} was never run on {job.store.location} as {job.file.path} is now", f"xstilts run {job.file.path}"
+        )
+    words: dict[str, Any] = json.loads(data)
+    return words
+
+
+def with_execution(job: Job, **fields: Any) -> Job:
+    """The job, run another way."""
+    return replace(job, overrides=job.overrides | fields)
+
+
+def _keep_plan(job: Job, surveyed: Survey) -> None:
+    name = surveyed.plan.job
+    job.store.put(job_file(name), job.file.text.encode())
+    words = plan_words(job, surveyed)
+    job.store.put(plan_file(name, surveyed.plan.digest), json.dumps(words, indent=1).encode())
+
+
+def _starter(site: Site) -> Callable[[Listener], Backend]:
+    def start(listen: Listener) -> Backend:
+        if site.execution.backend == "inline" or site.execution.engine == "inline":
+            from xstilts.execute.backends import InlineBackend
+
+            return InlineBackend(site, listen)
+        from xstilts.execute.ray_backend import RayBackend
+
+        return RayBackend(site, listen)
+
+    return start
+
+
+def _live_view(job: Job, planned: Plan) -> Any:
+    tracking = _tracking(job)
+    if tracking is None:
+        return None
+    from xstilts.record.mlflow import LiveView
+
+    return LiveView(*tracking, planned.job, planned.digest)
+
+
+def _tracking(job: Job) -> tuple[str, str | None] | None:
+    from xstilts.record.mlflow import where
+
+    return where(job.store.location)
+
+
+def _located(job: Job, act: Callable[[], Value]) -> Value:
+    """What `act` gives; its errors say file and line."""
+    try:
+        return act()
+    except XstiltsError as problem:
+        raise job.file.error_at(problem) from problem

@@ -1,0 +1,57 @@
+"""What a job's names stand for on this machine: rows of the manifest or of the world, encoders by checksum."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+
+from xstilts.errors import JobFileError, ModelError
+from xstilts.families import snapshot
+from xstilts.plan.step import EncoderRef
+from xstilts.spec.experiment import Experiment, ModelSpec
+from xstilts.tasks import world
+from xstilts.tasks.manifest import Manifest
+from xstilts.tasks.task import Rows, Split
+
+
+class LocalSources:
+    """Sources for `plan.expand`, from a data folder and the job's generated world."""
+
+    def __init__(self, experiment: Experiment, data: Path | None) -> None:
+        self._world = experiment.world
+        self._data = data
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        """Read when the first published rows are asked for; a world needs none."""
+        return Manifest.load(self._data)
+
+    def rows(self, split: Split, language: str) -> Rows:
+        """Identity of the rows of one split of one language."""
+        if split.path != "world":
+            return self.manifest.rows(split, language)
+        if self._world is None:
+            raise JobFileError("the job uses tasks of the generated world and has none", "add `world: {seed: 1}`")
+        generator = world.generator_identity(self._world.seed)
+        return Rows(path="world", config=split.config, split=split.split, language=language, world=generator)
+
+    def languages(self, path: str) -> tuple[str, ...]:
+        """Languages that raw text `path` has."""
+        return tuple(world.LANGUAGES) if path == "world" else self.manifest.configs(path)
+
+    def encoder(self, model: ModelSpec) -> EncoderRef:
+        """A folder of the user's by its checksums, the mirror's by its manifest, the hub's by its commit."""
+        folder = Path(model.name)
+        if folder.is_dir():
+            return EncoderRef(name=str(folder.absolute()), weights=snapshot.weights(folder))
+        known = self.manifest.model(model.name) if self._data is not None else None
+        if known is not None and "config.json" in known:
+            decisive = {name: checksum for name, checksum in known.items() if snapshot.decides(name)}
+            return EncoderRef(name=model.name, weights=dict(sorted(decisive.items())))
+        if model.revision is not None:
+            return EncoderRef(name=model.name, revision=model.revision)
+        raise ModelError(
+            f"no encoder named {model.name!r} here",
+            "give a folder, a mirror that holds it (--data), or `revision`, its commit on the hub",
+            ("model", "name"),
+        )
