@@ -221,9 +221,9 @@ def main() -> None:
         warm(ids, labels, tokenizer, words.threads, scratch)
         taken: dict[tuple[str, int], list[float]] = {}
         for _ in range(words.repeats):
-            for name, works in sides.items():
-                for which, work in enumerate(works):
-                    taken.setdefault((name, which), []).append(seconds(work))
+            for which in (0, 1):
+                for name, works in sides.items():
+                    taken.setdefault((name, which), []).append(seconds(works[which]))
     show(list(sides), taken, len(ids))
 
 
@@ -237,15 +237,20 @@ def warm(
 
 
 def show(sides: Sequence[str], taken: dict[tuple[str, int], list[float]], rows: int) -> None:
-    """Sequences a second (median), lowest and highest repeat, and how many times `Trainer` ours is."""
+    """Sequences a second (median, lowest, highest), and the median of how many times `Trainer` ours is, each
+    repeat compared with the one beside it."""
     for which, what in enumerate(("training", "prediction")):
-        ours_now = rows / statistics.median(taken["xstilts", which])
         print(f"\n{what:<20} {'seq/s':>8} {'lowest':>8} {'highest':>8}   xstilts is")
         for name in sides:
-            rates = sorted(rows / each for each in taken[name, which])
-            middle = rows / statistics.median(taken[name, which])
-            times = "" if name == "xstilts" else f"{ours_now / middle:8.2f} x"
-            print(f"{name:<20} {middle:8.0f} {rates[0]:8.0f} {rates[-1]:8.0f}   {times}")
+            rates = [rows / each for each in taken[name, which]]
+            pairs = zip(taken[name, which], taken["xstilts", which], strict=True)
+            ratio = statistics.median(theirs / own for theirs, own in pairs)
+            times = "" if name == "xstilts" else f"{ratio:8.2f} x"
+            middle = statistics.median(rates)
+            print(f"{name:<20} {middle:8.0f} {min(rates):8.0f} {max(rates):8.0f}   {times}")
+    busy = os.getloadavg()[0]
+    if busy > 1.5:
+        print(f"\nload average {busy:.1f}: something else was running, so rates are low and ratios uneven")
 
 
 if __name__ == "__main__":

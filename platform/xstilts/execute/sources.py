@@ -40,14 +40,12 @@ class LocalSources:
         return tuple(world.LANGUAGES) if path == "world" else self.manifest.configs(path)
 
     def encoder(self, model: ModelSpec) -> EncoderRef:
-        """A folder of the user's by its checksums, the mirror's by its manifest, the hub's by its commit."""
-        folder = Path(model.name)
-        if folder.is_dir():
-            return EncoderRef(name=str(folder.absolute()), weights=snapshot.weights(folder))
-        known = self.manifest.model(model.name) if self._data is not None else None
-        if known is not None and "config.json" in known:
-            decisive = {name: checksum for name, checksum in known.items() if snapshot.decides(name)}
-            return EncoderRef(name=model.name, weights=dict(sorted(decisive.items())))
+        """An encoder by its checksums: of a folder of the user's, else of the mirror's; or by its commit."""
+        places = [Path(model.name)] + ([self._data / "models" / model.name] if self._data else [])
+        for folder in places:
+            if (folder / "config.json").is_file():
+                name = str(folder.absolute()) if folder is places[0] else model.name
+                return EncoderRef(name=name, weights=snapshot.weights(folder))
         if model.revision is not None:
             return EncoderRef(name=model.name, revision=model.revision)
         raise ModelError(

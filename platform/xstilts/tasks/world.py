@@ -149,14 +149,15 @@ def _text(world: World, code: str) -> list[Row]:
 
 
 def _glossary(speaker: Speaker) -> Iterator[Row]:
-    """All words of the language, ten a row, each followed by a comma.
+    """All words of the language in a form that sentences do not use, ten a row, as a dictionary has them.
 
-    The Unigram trainer of `tokenizers` seeds its pieces by counting over distinct words, so a word with one
-    form only would never become a piece ("the" was "t h e", 2.3 pieces a word); the comma is a second form.
+    Unigram trainers seed their pieces by counting over distinct words (SentencePiece and `tokenizers` alike),
+    so a word with one form would never be a piece: "the" was "t he", 1.8 to 2.3 pieces a word.
     """
-    every = [*speaker.words.values(), *(str(number) for number in range(2, 10)), ".", "?"]
+    ending = speaker.words["citation"]
+    every = [word + ending for word in speaker.words.values()]
     for start in range(0, len(every), 10):
-        yield {"text": " ".join(word + "," for word in every[start : start + 10])}
+        yield {"text": " ".join(every[start : start + 10])}
 
 
 def _nli(draw: _Draw, number: int) -> Row:

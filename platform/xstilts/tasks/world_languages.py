@@ -74,7 +74,7 @@ LANGUAGES: dict[str, Language] = {
 }  # fmt: skip
 ENGLISH = {
     "the": "the", "will": "will", "who": "who", "what": "what", "where": "where", "when": "when",
-    "past": "ed", "plural": "s", "accusative": "um",
+    "past": "ed", "plural": "s", "accusative": "um", "citation": "al",
     "adposition/0": "in", "adposition/1": "near", "adposition/2": "behind", "adposition/3": "above",
 }  # fmt: skip
 """The source's grammar words are English; its content words are the seed's."""

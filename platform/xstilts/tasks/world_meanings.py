@@ -37,7 +37,7 @@ def concepts() -> dict[str, tuple[str, ...]]:
         "time": tuple(f"time/{i}" for i in range(TIMES)),
         "adposition": tuple(f"adposition/{i}" for i in range(ADPOSITIONS)),
         "function": ("the", "will", "who", "what", "where", "when"),
-        "suffix": ("past", "plural", "accusative"),
+        "suffix": ("past", "plural", "accusative", "citation"),
         "name": tuple(f"name/{i}" for i in range(NAMES)),
     }
 
