@@ -15,7 +15,7 @@ import tempfile
 import threading
 import time
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -55,13 +55,12 @@ class Worker:
         self._mailbox = mailbox
         self._stop = threading.Event()
 
-    def run(self, step: Step, attempt: str, threads: int) -> Event:
+    def run(self, step: Step, attempt: str) -> Event:
         """Does a step; what goes wrong comes back as an event, so that only a lost process raises."""
         from xstilts.execute.steps import run_step
 
-        site = replace(self._site, execution=self._site.execution.model_copy(update={"threads": threads}))
         try:
-            run_step(step, site, attempt, self._post(), self._stop.is_set)
+            run_step(step, self._site, attempt, self._post(), self._stop.is_set)
         except Exception as problem:
             return failure(step.label, attempt, problem)
         return Event(step.label, "done", attempt, done=1.0, time=time.time())
@@ -114,10 +113,8 @@ class RayBackend:
         """Starts a step on an idle worker, or on a new one."""
         actor = self._idle.pop() if self._idle else self._new_worker()
         attempt = new_attempt()
-        # What nothing can run beside gets all the threads.
-        threads = self._site.execution.threads * (self._slots if step.kind == "pretrain" else 1)
         job = _Job(step, attempt, actor, self._need(step))
-        self._running[actor.run.remote(step, attempt, threads)] = job
+        self._running[actor.run.remote(step, attempt)] = job
         self._listen(Event(step.label, "started", attempt, time=time.time()))
 
     def poll(self, seconds: float) -> None:
@@ -145,8 +142,6 @@ class RayBackend:
         self._cluster.close()
 
     def _need(self, step: Step) -> int:
-        if step.kind == "pretrain":
-            return self._slots
         if isinstance(step.body, SearchBody):
             return min(self._slots, step.body.concurrent)
         return 1
