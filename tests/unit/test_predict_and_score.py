@@ -166,3 +166,13 @@ def test_a_file_that_cannot_be_written_or_read(tmp_path):
     for path in (tmp_path / "nowhere.parquet", blocked):
         with pytest.raises(DataError, match="cannot be read"):
             read_predictions(path)
+
+
+def test_neighbouring_paragraphs_of_one_article_are_one_cluster() -> None:
+    """XQuAD has no titles: five paragraphs, in published order, are an article."""
+    from xstilts.families import columns
+    from xstilts.tasks import registry
+
+    rows = [{"id": str(i), "context": f"paragraph {i // 3}", "question": "q", "answers": {}} for i in range(36)]
+    clusters = [name.cluster for name in columns.identities(registry.task("xquad"), rows)]
+    assert clusters == ["0"] * 15 + ["15"] * 15 + ["30"] * 6

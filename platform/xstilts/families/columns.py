@@ -84,14 +84,17 @@ def identities(task: Task, rows: Sequence[Row]) -> list[Identity]:
     """Item, cluster and parallel id of each row.
 
     A cluster is named by the number of the first row that holds its value, not by the value: so clusters of
-    translated rows agree across languages and can be resampled jointly.
+    translated rows agree across languages and can be resampled jointly. "context/5" as the column means that
+    five neighbouring distinct values are one cluster: XQuAD has five paragraphs an article and no titles.
 
     Raises:
         DataError: two rows share one published id.
     """
     found: list[Identity] = []
     seen: dict[str, int] = {}
+    name, _, block = task.columns.get("cluster", "").partition("/")
     leaders: dict[str, int] = {}
+    begins: list[int] = []
     for number, row in enumerate(rows):
         item = str(column(task, row, number, task.columns["item"])) if "item" in task.columns else str(number)
         if item in seen:
@@ -101,9 +104,11 @@ def identities(task: Task, rows: Sequence[Row]) -> list[Identity]:
             )
         seen[item] = number
         cluster = item
-        if "cluster" in task.columns:
-            value = str(column(task, row, number, task.columns["cluster"]))
-            cluster = str(leaders.setdefault(value, number))
+        if name:
+            place = leaders.setdefault(str(column(task, row, number, name)), len(leaders)) // int(block or 1)
+            if place == len(begins):
+                begins.append(number)
+            cluster = str(begins[place])
         found.append(Identity(item, cluster, item if task.parallel else ""))
     return found
 

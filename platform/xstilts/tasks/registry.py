@@ -109,7 +109,7 @@ def _same_rows(task_: Task, selection: Split, reported: Split) -> bool:
 def _unit(task_: Task) -> str:
     """The column that holds a row's unit of resampling, else its text: duplicates stay on one side."""
     names = ("cluster", "words", "context", "first", "text", "query")
-    return next(task_.columns[name] for name in names if name in task_.columns)
+    return next(task_.columns[name].partition("/")[0] for name in names if name in task_.columns)
 
 
 def _problem(task_: Task) -> str | None:

@@ -131,7 +131,8 @@ XQUAD = register(
             "question": "question",
             "context": "context",
             "answers": "answers",
-            "cluster": "context",
+            # 240 paragraphs of 48 articles, five each and in order (checked against XQuAD-R, which has titles).
+            "cluster": "context/5",
         },
         trains_on=SQUAD_V1.name,
         dev=Split(path=XTREME, config="XQuAD.{code}", split="validation"),
