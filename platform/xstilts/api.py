@@ -1,9 +1,9 @@
 """Everything the command line can do, for notebooks and scripts.
 
-    from xstilts import api
-    job = api.open_job("jobs/quickstart.yaml")
-    api.run(job)
-    api.results(job)          # a pandas data frame, one row a score
+from xstilts import api
+job = api.open_job("jobs/quickstart.yaml")
+api.run(job)
+api.results(job)          # a pandas data frame, one row a score
 """
 
 from __future__ import annotations
@@ -55,9 +55,7 @@ class Job:
         return Site(self.store.location, str(self.data) if self.data else None, execution)
 
 
-def open_job(
-    path: Path | str, store: str | None = None, data: str | None = None, **execution: Any
-) -> Job:
+def open_job(path: Path | str, store: str | None = None, data: str | None = None, **execution: Any) -> Job:
     """Reads a job file; `store` and `data` default to XSTILTS_STORE and XSTILTS_DATA.
 
     Without either, the store is ./xstilts-store and the data its `mirror` folder, where there is one.
@@ -128,7 +126,7 @@ def run(job: Job, observers: Sequence[Observer] = (), live: bool = True) -> tupl
         _keep_plan(job, result.survey)
     finally:
         if view is not None:
-            view.job_ended(status)  # type: ignore[arg-type]
+            view.job_ended(status)
             notes += view.close()
     return result, notes
 
@@ -145,7 +143,7 @@ def report(job: Job, out: Path | None = None) -> Report:
     folder = out or Path(job.store.location) / report_file(job.file.experiment.name, "")
     made = write(words, job.store, folder)
     tracking = _tracking(job)
-    if tracking is not None:
+    if tracking is not None and _has_runs(job):
         from xstilts.record.mlflow import LiveView
 
         view = LiveView(*tracking, words["job"], words["digest"])
@@ -178,7 +176,8 @@ def stored_plan(job: Job) -> dict[str, Any]:
     data = job.store.read(plan_file(name, digest))
     if data is None:
         raise XstiltsError(
-            f"{name} was never run on {job.store.location} as {job.file.path} is now", f"xstilts run {job.file.path}"
+            f"{name} was never run on {job.store.location} as {job.file.path} is now",
+            f"xstilts run {job.file.path}",
         )
     words: dict[str, Any] = json.loads(data)
     return words
@@ -222,6 +221,11 @@ def _tracking(job: Job) -> tuple[str, str | None] | None:
     from xstilts.record.mlflow import where
 
     return where(job.store.location)
+
+
+def _has_runs(job: Job) -> bool:
+    """Whether MLflow has been written to: a job that ran without it gets no database for its report alone."""
+    return "MLFLOW_TRACKING_URI" in os.environ or (Path(job.store.location) / "mlflow.db").is_file()
 
 
 def _located(job: Job, act: Callable[[], Value]) -> Value:

@@ -39,12 +39,16 @@ def environment() -> dict[str, str]:
 def xstilts(*words: str | Path, timeout: float = 400) -> subprocess.CompletedProcess[str]:
     """Runs the command to its end."""
     command = [*COMMAND, *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment(), check=False)
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=timeout, env=environment(), check=False
+    )
 
 
 def records(store: Path) -> dict[str, dict[str, Any]]:
     """Key -> record, of every finished step of a store."""
-    return {path.parent.name: json.loads(path.read_bytes()) for path in sorted(store.glob("steps/*/record.json"))}
+    return {
+        path.parent.name: json.loads(path.read_bytes()) for path in sorted(store.glob("steps/*/record.json"))
+    }
 
 
 def results(found: dict[str, dict[str, Any]]) -> dict[str, Any]:

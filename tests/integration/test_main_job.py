@@ -34,7 +34,9 @@ def test_every_cell_is_scored_in_every_language(inline: tuple[Path, Path]) -> No
     assert lines[0].startswith("job,suite,model,intermediate,target,language")
     scored = {tuple(line.split(",")[3:6]) for line in lines[1:]}
     rows, targets = ("none", "world_nli"), ("world_paraphrase", "world_tagging")
-    assert scored >= {(row, target, code) for row in rows for target in targets for code in ("w0", "w1", "w5")}
+    assert scored >= {
+        (row, target, code) for row in rows for target in targets for code in ("w0", "w1", "w5")
+    }
     assert scored >= {(row, "world_retrieval", code) for row in rows for code in ("w1", "w5")}
     assert ",missing" not in done.stdout
 
@@ -84,7 +86,7 @@ def test_no_ml_library_is_imported_to_plan(inline: tuple[Path, Path]) -> None:
 
 def test_the_report_is_one_page_that_asks_nothing_of_the_network(inline: tuple[Path, Path]) -> None:
     page = (inline[1] / "jobs/small/report/report.html").read_text()
-    assert "world_nli" in page and "src=\"http" not in page and "href=\"http" not in page
+    assert "world_nli" in page and 'src="http' not in page and 'href="http' not in page
 
 
 def test_mlflow_has_the_runs_and_export_makes_no_second_ones(inline: tuple[Path, Path]) -> None:
@@ -167,9 +169,13 @@ def test_ctrl_c_leaves_a_checkpoint_and_130(tmp_path: Path, backend: str) -> Non
 @pytest.mark.cluster
 def test_a_search_is_replayed_from_its_trials(inline: tuple[Path, Path], tmp_path: Path) -> None:
     text = SMALL.replace("intermediate: [none, world_nli]", "intermediate: [none]")
-    text = text.replace("targets: [world_paraphrase, world_tagging, world_retrieval]", "targets: [world_tagging]")
+    text = text.replace(
+        "targets: [world_paraphrase, world_tagging, world_retrieval]", "targets: [world_tagging]"
+    )
     job = tmp_path / "small.yaml"
-    search = "search: {trials: 3, concurrent: 1, learning_rate: {low: 1.0e-4, high: 1.0e-2}, epochs: [1, 2]}\n"
+    search = (
+        "search: {trials: 3, concurrent: 1, learning_rate: {low: 1.0e-4, high: 1.0e-2}, epochs: [1, 2]}\n"
+    )
     job.write_text(text + search)
     store = tmp_path / "store"
     store.mkdir()
@@ -179,7 +185,9 @@ def test_a_search_is_replayed_from_its_trials(inline: tuple[Path, Path], tmp_pat
     assert done.returncode == 0, done.stderr
     (key, record), *_ = _records_of(store, "search-").items()
     trials = record["result"]["trials"]
-    assert [trial["epochs"] for trial in trials][0] == 2 and trials[0]["learning_rate"] == 1e-3, "the job's own first"
+    assert [trial["epochs"] for trial in trials][0] == 2 and trials[0]["learning_rate"] == 1e-3, (
+        "the job's own first"
+    )
     best = max(trials, key=lambda trial: trial["value"])
     assert record["result"]["chosen"] == {"learning_rate": best["learning_rate"], "epochs": best["epochs"]}
     final = [each for name, each in records(store).items() if name.startswith("train-")]
@@ -198,7 +206,10 @@ def test_first_look_runs_on_real_data(mirror: Path, tmp_path: Path) -> None:
     text = (REPO / "jobs/first_look.yaml").read_text()
     for old, new in (
         ("seeds: [1, 2, 3]", "seeds: [1]"),
-        ("languages: [en, de, es, fr, nl, it, pt, ru, tr, fi, id, sw, ar, el, hi, vi]", "languages: [en, de, ru]"),
+        (
+            "languages: [en, de, es, fr, nl, it, pt, ru, tr, fi, id, sw, ar, el, hi, vi]",
+            "languages: [en, de, ru]",
+        ),
         ("first: 250 ", "first: 24 "),
         ("selection: {first: 200}", "selection: {first: 24}"),
         ("epochs: 1\n", "epochs: 0.05\n"),
@@ -224,7 +235,12 @@ def _only_pretraining(text: str) -> str:
 def _start(*words: str | Path) -> subprocess.Popen[str]:
     command = [*COMMAND, *map(str, words)]
     return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(), start_new_session=True
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+        start_new_session=True,
     )
 
 

@@ -173,6 +173,8 @@ def test_neighbouring_paragraphs_of_one_article_are_one_cluster() -> None:
     from xstilts.families import columns
     from xstilts.tasks import registry
 
-    rows = [{"id": str(i), "context": f"paragraph {i // 3}", "question": "q", "answers": {}} for i in range(36)]
+    rows = [
+        {"id": str(i), "context": f"paragraph {i // 3}", "question": "q", "answers": {}} for i in range(36)
+    ]
     clusters = [name.cluster for name in columns.identities(registry.task("xquad"), rows)]
     assert clusters == ["0"] * 15 + ["15"] * 15 + ["30"] * 6

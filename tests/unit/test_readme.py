@@ -39,6 +39,7 @@ def paths() -> list[str]:
 @pytest.mark.parametrize("words", commands(), ids=" ".join)
 def test_every_command_exists_with_its_options(words: list[str]) -> None:
     import typer.main
+
     from xstilts.cli.main import app
 
     command: Any = typer.main.get_command(app)

@@ -55,7 +55,9 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _main(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
     """Does an English intermediate task improve zero-shot cross-lingual transfer?"""
 
@@ -83,7 +85,9 @@ def run(
     asked: dict[str, Any] = {"backend": backend, "workers": workers}
     if backend not in (None, "ray", "inline"):
         raise XstiltsError(f"no backend named {backend!r}", "choose ray or inline")
-    opened = api.open_job(job, store, data, **{word: value for word, value in asked.items() if value is not None})
+    opened = api.open_job(
+        job, store, data, **{word: value for word, value in asked.items() if value is not None}
+    )
     with show.Progress(console) as progress:
         result, notes = api.run(opened, [progress], live)
     for note in notes:
@@ -101,7 +105,9 @@ def report(
     job: JobPath,
     store: Store = None,
     data: Data = None,
-    out: Annotated[Path | None, typer.Option(help="Folder to write to; STORE/jobs/NAME/report when left out.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write to; STORE/jobs/NAME/report when left out.")
+    ] = None,
 ) -> None:
     """Transfer table with intervals, in the terminal and as one HTML page."""
     _report(api.open_job(job, store, data), out)
@@ -119,7 +125,9 @@ def results(
     job: JobPath,
     store: Store = None,
     data: Data = None,
-    form: Annotated[Format, typer.Option("--format", help="csv and json go to standard output.")] = Format.CSV,
+    form: Annotated[
+        Format, typer.Option("--format", help="csv and json go to standard output.")
+    ] = Format.CSV,
     out: Annotated[Path | None, typer.Option(help="File to write; parquet needs it.")] = None,
 ) -> None:
     """One row a score, for your own analysis."""
@@ -129,7 +137,11 @@ def results(
             raise XstiltsError("parquet is not for a terminal", "name a file: --out FILE")
         table.to_parquet(out, index=False)
         return
-    text = table.to_csv(index=False) if form is Format.CSV else table.to_json(orient="records", force_ascii=False)
+    text = (
+        table.to_csv(index=False)
+        if form is Format.CSV
+        else table.to_json(orient="records", force_ascii=False)
+    )
     if out is None:
         print(text, end="" if form is Format.CSV else "\n")
     else:
@@ -161,7 +173,9 @@ def ui(
 
     location = Path(store or os.environ.get("XSTILTS_STORE") or api.DEFAULT_STORE)
     if not (location / "mlflow.db").is_file():
-        raise XstiltsError(f"{location} has no runs to show", "run a job on it first, or name another --store")
+        raise XstiltsError(
+            f"{location} has no runs to show", "run a job on it first, or name another --store"
+        )
     command, environment = ui_command(location, port)
     console.print(f"MLflow on http://127.0.0.1:{port}   (Ctrl-C ends it)", highlight=False)
     try:

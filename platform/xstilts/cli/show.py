@@ -49,11 +49,18 @@ def plan(survey: Survey) -> RenderableType:
     if not survey.to_run:
         parts.append(Text("nothing to do"))
     reasons = Counter(
-        (step["kind"], reason) for step in words["steps"] if step["state"] != "recorded" for reason in step["why"]
+        (step["kind"], reason)
+        for step in words["steps"]
+        if step["state"] != "recorded"
+        for reason in step["why"]
     )
-    parts += [Text(f"{count:>4} {kind:<8} {reason}") for (kind, reason), count in reasons.most_common(SHOWN_REASONS)]
+    parts += [
+        Text(f"{count:>4} {kind:<8} {reason}") for (kind, reason), count in reasons.most_common(SHOWN_REASONS)
+    ]
     if len(reasons) > SHOWN_REASONS:
-        parts.append(Text(f"     … and {len(reasons) - SHOWN_REASONS} more kinds of reason: --json has them all"))
+        parts.append(
+            Text(f"     … and {len(reasons) - SHOWN_REASONS} more kinds of reason: --json has them all")
+        )
     return Group(*parts)
 
 
@@ -118,7 +125,9 @@ class Progress:
             bar = "━" * round(done * 20)
             shown = "  ".join(f"{name} {value:.4g}" for name, value in list(metrics.items())[:3])
             spent = f"{time.monotonic() - since:.0f} s"
-            table.add_row(Text(label), Text(f"{bar:<20}", style="green"), f"{100 * done:3.0f} %", spent, Text(shown))
+            table.add_row(
+                Text(label), Text(f"{bar:<20}", style="green"), f"{100 * done:3.0f} %", spent, Text(shown)
+            )
         return Group(Text(self._line(), style="bold"), table)
 
     def _line(self) -> str:
@@ -148,7 +157,11 @@ def outcome(console: Console, errors: Console, result: Result) -> None:
         kinds = Counter(result.survey.plan.steps[label].kind for label in result.ran)
         console.print("ran " + ", ".join(f"{count} {kind}" for kind, count in kinds.items()), highlight=False)
     for failure in result.failed:
-        errors.print(f"[red]failed[/red] {escape(failure.label)}: {escape(failure.text)}", highlight=False, soft_wrap=True)
+        errors.print(
+            f"[red]failed[/red] {escape(failure.label)}: {escape(failure.text)}",
+            highlight=False,
+            soft_wrap=True,
+        )
     if result.blocked:
         errors.print(f"{len(result.blocked)} steps stand on failed ones and were not run", highlight=False)
     if result.interrupted:
@@ -204,7 +217,9 @@ def tasks(found: Sequence[Task]) -> RenderableType:
         table.add_column(column, overflow="fold")
     for task in found:
         spoken = " ".join(task.languages) if len(task.languages) <= 6 else f"{len(task.languages)} languages"
-        table.add_row(task.name, " ".join(task.roles), task.family.value, task.metric, spoken, task.source, task.licence)
+        table.add_row(
+            task.name, " ".join(task.roles), task.family.value, task.metric, spoken, task.source, task.licence
+        )
     return table
 
 

@@ -80,7 +80,9 @@ def failure(label: str, attempt: str, problem: BaseException) -> Event:
     """The event that tells of an exception: a sentence for what can be fixed, else the traceback."""
     cause = classify(problem)
     error = problem if isinstance(problem, XstiltsError) else None
-    text = str(problem) if error or cause is Cause.INTERRUPTED else "".join(traceback.format_exception(problem))
+    text = (
+        str(problem) if error or cause is Cause.INTERRUPTED else "".join(traceback.format_exception(problem))
+    )
     return Event(label, "failed", attempt, time=time.time(), cause=cause, text=text, error=error)
 
 

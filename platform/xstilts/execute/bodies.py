@@ -39,7 +39,8 @@ def run_pretrain(work: Work) -> Outcome:
     assert isinstance(body, PretrainBody)
     with work.timed("load"):
         texts = {
-            rows.language: [row["text"] for row in reading.read(rows, work.site.data_root)] for rows in body.corpora
+            rows.language: [row["text"] for row in reading.read(rows, work.site.data_root)]
+            for rows in body.corpora
         }
     with work.timed("compute"):
         made = pretrain.pretrain(
@@ -94,7 +95,7 @@ def run_train(work: Work) -> Outcome:
         )
     with work.timed("save"):
         outcome = _trained(work, done, body.settings.precision)
-        encoders.save(model.encoder, tokenizer, work.scratch / "model")
+        encoders.save(encoder, tokenizer, work.scratch / "model")
         outcome.files |= _model_files(work.scratch / "model")
         if model.head is not None:
             save_file(model.head.state_dict(), work.scratch / "head.safetensors")
@@ -252,7 +253,9 @@ def _training_features(work: Work, body: TrainBody, tokenizer: Any) -> list[Any]
     return [feature for feature in features if feature.example in chosen]
 
 
-def _assessment(work: Work, body: TrainBody, model: nn.Module, tokenizer: Any) -> Callable[[], dict[str, float]]:
+def _assessment(
+    work: Work, body: TrainBody, model: nn.Module, tokenizer: Any
+) -> Callable[[], dict[str, float]]:
     """Evaluation on the selection rows: the task's metrics, and what always saying the commonest would get."""
     code = code_of(body.task.family)
     rows = body.selection_rows.model_copy(update={"first": body.selection.first})
@@ -332,7 +335,9 @@ def _trained_model(work: Work, body: PredictBody, code: FamilyCode) -> tuple[Tas
     head = encoders.fresh_head(code, body.task, encoder, 0)
     found = work.input_files("model", "head.")
     if head is None or "safetensors" not in found:
-        raise DataError(f"the model of {work.step.label} has no head", "remove its step from the store and run again")
+        raise DataError(
+            f"the model of {work.step.label} has no head", "remove its step from the store and run again"
+        )
     head.load_state_dict(load_file(found["safetensors"]))
     return TaskModel(encoder, head), tokenizer
 
@@ -348,5 +353,3 @@ def _told(work: Work, number: int, languages: int) -> Callable[[int, int], None]
             raise loop.Interrupted(f"stopped in language {number + 1} of {languages}")
 
     return told
-
-

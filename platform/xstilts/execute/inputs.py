@@ -59,7 +59,8 @@ def features(
     """Encoded examples; the tokenizer counts by its bytes."""
     key = (digest(rows), digest(task.core()), tokenizer_digest(tokenizer), length, training)
     return _features.get(
-        key, lambda: code_of(task.family).encode(task, examples(task, rows, data), tokenizer, length, training)
+        key,
+        lambda: code_of(task.family).encode(task, examples(task, rows, data), tokenizer, length, training),
     )
 
 
@@ -77,7 +78,9 @@ def model_folder(work: Work, role: str, reference: EncoderRef | None) -> Path:
     if role in work.step.inputs:
         return work.input_files(role, "model/")["config.json"].parent
     if reference is None:
-        raise ModelError(f"{work.step.label} starts from nothing", "this is a fault of the plan; please report it")
+        raise ModelError(
+            f"{work.step.label} starts from nothing", "this is a fault of the plan; please report it"
+        )
     return published_folder(reference, work.site.data_root)
 
 
@@ -104,5 +107,7 @@ def _verified(folder: Path, expected: tuple[tuple[str, str], ...]) -> Path:
     found = encoder.weights(folder)
     for name, checksum in expected:
         if found.get(name) != checksum:
-            raise ModelError(f"{folder / name} is not the file that was planned", "pull the model again, or plan again")
+            raise ModelError(
+                f"{folder / name} is not the file that was planned", "pull the model again, or plan again"
+            )
     return folder

@@ -167,7 +167,14 @@ class RayBackend:
         for job in list(self._running.values()):
             text = "did not stop in time; its last checkpoint is kept"
             self._listen(
-                Event(job.step.label, "failed", job.attempt, time=time.time(), cause=Cause.INTERRUPTED, text=text)
+                Event(
+                    job.step.label,
+                    "failed",
+                    job.attempt,
+                    time=time.time(),
+                    cause=Cause.INTERRUPTED,
+                    text=text,
+                )
             )
         self._running.clear()
 

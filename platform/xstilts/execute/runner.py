@@ -89,7 +89,9 @@ class Runner:
         plan = self.survey.plan
         blocked = plan.blocked_by(set(self.failures))
         failed = tuple(self.failures.values())
-        return Result(self.survey, tuple(self.ran), failed, blocked, self.stopping and bool(self.survey.to_run))
+        return Result(
+            self.survey, tuple(self.ran), failed, blocked, self.stopping and bool(self.survey.to_run)
+        )
 
     def _drive(self, backend: Backend) -> None:
         while True:
@@ -132,7 +134,9 @@ class Runner:
         if event.cause is Cause.INTERRUPTED:
             return event
         if self.again.allows(event.cause, self.seen[event.label, event.cause]):
-            return Event(event.label, "note", event.attempt, text=f"{event.text}; trying again", time=event.time)
+            return Event(
+                event.label, "note", event.attempt, text=f"{event.text}; trying again", time=event.time
+            )
         self.failures[event.label] = Failure(event.label, event.cause, event.text, event.error)
         return event
 
@@ -149,7 +153,9 @@ class Runner:
             self.stopping = True
             backend.stop()
 
-        before: dict[int, Any] = {number: signal.signal(number, asked) for number in (signal.SIGINT, signal.SIGTERM)}
+        before: dict[int, Any] = {
+            number: signal.signal(number, asked) for number in (signal.SIGINT, signal.SIGTERM)
+        }
         try:
             yield
         finally:

@@ -88,10 +88,16 @@ def run(work: Work) -> Outcome:
             with work.timed("compute"):
                 trials += _round(work, body, trials)
             best = _best(trials)
-            work.tell(len(trials) / body.trials, {} if best is None else {"best_dev": best.value or 0.0}, len(trials))
+            work.tell(
+                len(trials) / body.trials,
+                {} if best is None else {"best_dev": best.value or 0.0},
+                len(trials),
+            )
     best = _best(trials)
     if best is None:
-        raise TrainingError(f"none of {len(trials)} trials finished", "lower search.learning_rate in the job file")
+        raise TrainingError(
+            f"none of {len(trials)} trials finished", "lower search.learning_rate in the job file"
+        )
     chosen: dict[str, Json] = {"learning_rate": best.learning_rate, "epochs": best.epochs}
     table: list[Json] = [dict(trial.to_json()) for trial in trials]
     return Outcome(result={"chosen": chosen, "trial": best.number, "value": best.value, "trials": table})
@@ -178,7 +184,9 @@ def _told(work: Work, body: SearchBody, number: int, point: dict[str, Any]) -> T
     step = trial_step(work.step, body, point)
     record = read_record(work.store, step.key)
     if record is None and not any(work.store.list(StepPaths(step.key).attempts)):
-        raise XstiltsError(f"trial {number} of {work.step.label} was lost", "run the job again; finished trials are kept")
+        raise XstiltsError(
+            f"trial {number} of {work.step.label} was lost", "run the job again; finished trials are kept"
+        )
     return Trial(
         number=number,
         learning_rate=float(point["learning_rate"]),

@@ -1,4 +1,4 @@
-"""What a job's names stand for on this machine: rows of the manifest or of the world, encoders by checksum."""
+"""What a job's names stand for here: rows of the manifest or of the world, encoders by checksum."""
 
 from __future__ import annotations
 
@@ -31,7 +31,9 @@ class LocalSources:
         if split.path != "world":
             return self.manifest.rows(split, language)
         if self._world is None:
-            raise JobFileError("the job uses tasks of the generated world and has none", "add `world: {seed: 1}`")
+            raise JobFileError(
+                "the job uses tasks of the generated world and has none", "add `world: {seed: 1}`"
+            )
         generator = world.generator_identity(self._world.seed)
         return Rows(path="world", config=split.config, split=split.split, language=language, world=generator)
 

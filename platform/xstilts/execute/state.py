@@ -67,7 +67,9 @@ class Survey:
         """`xstilts plan --json`, and with what else a report needs the plan file in the store."""
         plan = self.plan
         states = [self.state(planned) for planned in plan]
-        shared = sum(count - 1 for label, count in plan.uses.items() if plan.steps[label].kind == "train" and count > 1)
+        shared = sum(
+            count - 1 for label, count in plan.uses.items() if plan.steps[label].kind == "train" and count > 1
+        )
         return {
             "job": plan.job,
             "digest": plan.digest,
@@ -135,7 +137,9 @@ def _whys(plan: Plan, store: ArtifactStore, recorded: frozenset[str]) -> dict[st
             whys[planned.label] = (f"its settings await {' '.join(planned.awaits)}",)
             continue
         like = done.get(_family_of_labels(planned.label), [])
-        whys[planned.label] = _why(planned, [record for key in like[:8] if (record := read_record(store, key))])
+        whys[planned.label] = _why(
+            planned, [record for key in like[:8] if (record := read_record(store, key))]
+        )
     return whys
 
 
@@ -151,7 +155,9 @@ def _recorded_like(store: ArtifactStore) -> dict[str, list[str]]:
 
 def _family_of_labels(label: str) -> str:
     words = label.split("-")
-    return "-".join(word for word in words if not (len(word) == 4 and all(c in "0123456789abcdef" for c in word)))
+    return "-".join(
+        word for word in words if not (len(word) == 4 and all(c in "0123456789abcdef" for c in word))
+    )
 
 
 def _why(planned: Planned, like: list[StepRecord]) -> tuple[str, ...]:
@@ -160,8 +166,11 @@ def _why(planned: Planned, like: list[StepRecord]) -> tuple[str, ...]:
         return ("never run",)
     own = planned.step.body.to_identity()
     inputs = {f"from.{role}": key for role, key in planned.step.inputs.items()}
-    options = [_differences(record.identity, own) + _differences(
-        {f"from.{role}": key for role, key in record.inputs.items()}, inputs) for record in like]
+    options = [
+        _differences(record.identity, own)
+        + _differences({f"from.{role}": key for role, key in record.inputs.items()}, inputs)
+        for record in like
+    ]
     best = min(options, key=len)
     return tuple(best) or ("a VERSION was bumped",)
 
@@ -174,7 +183,11 @@ def _differences(old: Json | dict[str, Any], new: Json | dict[str, Any], at: str
             found += _differences(old.get(name), new.get(name), f"{at}.{name}".lstrip("."))
         return found
     if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
-        return [line for i, pair in enumerate(zip(old, new, strict=True)) for line in _differences(*pair, f"{at}[{i}]")]
+        return [
+            line
+            for i, pair in enumerate(zip(old, new, strict=True))
+            for line in _differences(*pair, f"{at}[{i}]")
+        ]
     same = old == new or (isinstance(old, tuple) and list(old) == new)
     return [] if same else [f"{at}: {_short(old)} -> {_short(new)}"]
 

@@ -1,6 +1,6 @@
 """The body of each kind of step: from what the store and the data hold to files and a record.
 
-    run_step(step, site, attempt, listen)     the one way a step runs, whatever backend runs it
+run_step(step, site, attempt, listen)     the one way a step runs, whatever backend runs it
 """
 
 from __future__ import annotations
@@ -170,4 +170,3 @@ def _leave_cause(work: Work, problem: BaseException) -> None:
         work.store.put(work.paths.attempt(work.attempt), json.dumps(words, indent=1).encode())
     except XstiltsError as second:
         work.note(f"the cause could not be written to the store either ({second})")
-

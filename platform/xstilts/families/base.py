@@ -104,7 +104,7 @@ class FamilyCode(Protocol):
         ...
 
     def head(self, task: Task, width: int, dropout: float) -> nn.Module | None:
-        """A fresh head on an encoder of `width`, initialised from torch's current generator; None: no head."""
+        """A fresh head on an encoder of `width`, initialised from torch's current generator; None: none."""
         ...
 
     def forward(self, model: nn.Module, batch: Batch) -> Tensor:

@@ -12,7 +12,16 @@ from typing import Any, Protocol, TypeVar
 from xstilts.errors import JobFileError, UnknownName
 from xstilts.frozen import digest
 from xstilts.plan.graph import Cell, Plan, Planned
-from xstilts.plan.step import Body, EncoderRef, PredictBody, PretrainBody, ScoreBody, SearchBody, Step, TrainBody
+from xstilts.plan.step import (
+    Body,
+    EncoderRef,
+    PredictBody,
+    PretrainBody,
+    ScoreBody,
+    SearchBody,
+    Step,
+    TrainBody,
+)
 from xstilts.spec.experiment import Experiment, ModelSpec, TrainSettings
 from xstilts.tasks import registry
 from xstilts.tasks.registry import Fitting
@@ -123,7 +132,9 @@ class _Grid:
             self.noted(self.sources.rows(_text(spec.data, language), language))
             for language in sorted(languages)
         )
-        body = PretrainBody(spec=spec.model_copy(update={"languages": tuple(sorted(languages))}), corpora=corpora)
+        body = PretrainBody(
+            spec=spec.model_copy(update={"languages": tuple(sorted(languages))}), corpora=corpora
+        )
         name = spec.data.replace("/", "-")
         return None, self.add(f"pretrain-{name}-s{spec.seed}", body, {})
 
@@ -160,7 +171,9 @@ class _Grid:
             return None
         fitting = registry.fitting(registry.task(row), self.experiment.evaluate.split)
         if fitting is None:
-            raise JobFileError(f"{row} has nothing to train on", "choose another intermediate task", ("intermediate",))
+            raise JobFileError(
+                f"{row} has nothing to train on", "choose another intermediate task", ("intermediate",)
+            )
         return self.train(fitting, self.experiment.train.intermediate.for_task(row), seed, None)
 
     def search(self, row: str, target: Task, learnt: Fitting, settings: TrainSettings) -> Planned | None:
@@ -179,7 +192,9 @@ class _Grid:
         )
         return self.add(label.replace("train-", "search-", 1), searching, inputs)
 
-    def phase_three(self, row: str, target: Task, learnt: Fitting, seed: int, start: Planned | None) -> Planned:
+    def phase_three(
+        self, row: str, target: Task, learnt: Fitting, seed: int, start: Planned | None
+    ) -> Planned:
         """The target phase, with the settings of the job file or those that a search has chosen."""
         settings = self.experiment.train.target.for_task(target.name)
         search = self.search(row, target, learnt, settings)
@@ -213,7 +228,9 @@ class _Grid:
         if not languages:
             known = " ".join(reported)
             raise JobFileError(
-                f"{target.name} is reported in none of the languages asked for", f"it has {known}", ("languages",)
+                f"{target.name} is reported in none of the languages asked for",
+                f"it has {known}",
+                ("languages",),
             )
         spec = self.experiment.evaluate
         split = target.dev if spec.split == "dev" else target.test
@@ -275,11 +292,15 @@ def _check_names(experiment: Experiment) -> None:
     spoken = {code for name in experiment.targets for code in registry.task(name).languages}
     for index, code in enumerate(experiment.languages):
         if spoken and code not in spoken:
-            raise UnknownName.among("language of these targets", code, spoken, "xstilts tasks", ("languages", index))
+            raise UnknownName.among(
+                "language of these targets", code, spoken, "xstilts tasks", ("languages", index)
+            )
     if experiment.search is not None:
         for index, name in enumerate(experiment.search.targets):
             if name not in experiment.targets:
-                raise UnknownName.among("target", name, experiment.targets, "xstilts tasks", ("search", "targets", index))
+                raise UnknownName.among(
+                    "target", name, experiment.targets, "xstilts tasks", ("search", "targets", index)
+                )
     for phase, settings in (
         ("intermediate", experiment.train.intermediate),
         ("target", experiment.train.target),
@@ -287,7 +308,9 @@ def _check_names(experiment: Experiment) -> None:
         named = experiment.intermediate if phase == "intermediate" else experiment.targets
         for name in settings.tasks:
             if name not in named:
-                raise UnknownName.among(f"{phase} task of this job", name, named, "xstilts tasks", ("train", phase, "tasks", name))
+                raise UnknownName.among(
+                    f"{phase} task of this job", name, named, "xstilts tasks", ("train", phase, "tasks", name)
+                )
 
 
 def _check_role(name: str, role: str, where: tuple[str | int, ...]) -> None:

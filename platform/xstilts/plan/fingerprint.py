@@ -21,5 +21,11 @@ def fingerprint(kind: str, identity: Mapping[str, Json], inputs: Mapping[str, st
     """16 hex digits over kind, versions, identity and the digests of the steps it starts from."""
     starts = {role: key.rpartition("--")[2] for role, key in inputs.items()}
     return digest(
-        {"fingerprint": VERSION, "kind": kind, "version": STEP_VERSION[kind], "is": dict(identity), "from": starts}
+        {
+            "fingerprint": VERSION,
+            "kind": kind,
+            "version": STEP_VERSION[kind],
+            "is": dict(identity),
+            "from": starts,
+        }
     )

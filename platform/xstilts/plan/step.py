@@ -1,4 +1,4 @@
-"""One unit of work, fully described: what a worker needs to do it, and the key that its result is kept under."""
+"""One unit of work, fully described: what a worker needs to do it, and the key of its result."""
 
 from __future__ import annotations
 

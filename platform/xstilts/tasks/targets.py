@@ -131,7 +131,7 @@ XQUAD = register(
             "question": "question",
             "context": "context",
             "answers": "answers",
-            # 240 paragraphs of 48 articles, five each and in order (checked against XQuAD-R, which has titles).
+            # 240 paragraphs of 48 articles, five each, in order (as XQuAD-R's titles show).
             "cluster": "context/5",
         },
         trains_on=SQUAD_V1.name,

@@ -61,7 +61,9 @@ LANGUAGES: dict[str, Language] = {
         Language(code="w0", name="World source"),
         Language(code="w1", name="World near", shared=0.9, respelt=0.1),
         Language(code="w2", name="World cousin", shared=0.7, respelt=0.15, adjective_first=False),
-        Language(code="w3", name="World verb-first", shared=0.5, respelt=0.2, order="VSO", adjective_first=False),
+        Language(
+            code="w3", name="World verb-first", shared=0.5, respelt=0.2, order="VSO", adjective_first=False
+        ),
         Language(
             code="w4", name="World verb-last", shared=0.3, respelt=0.2, order="SOV", postpositions=True,
             articles=False, cases=True,
@@ -145,7 +147,7 @@ def written(word: str, script: Script) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """One word of a sentence: how it is written, its part of speech, and which slot of the meaning it tells."""
+    """One word of a sentence: its form, its part of speech, and which slot of the meaning it tells."""
 
     form: str
     tag: str
