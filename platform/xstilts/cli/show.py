@@ -134,8 +134,8 @@ class Progress:
         if self._survey is None:
             return "planning"
         total, left = len(self._survey.plan.steps), len(self._survey.to_run)
-        spent = time.monotonic() - self._began
-        line = f"{total - left} of {total} steps done, {len(self._running)} running, {left} left; {_minutes(spent)}"
+        spent = _minutes(time.monotonic() - self._began)
+        line = f"{total - left} of {total} steps done, {len(self._running)} running, {left} left; {spent}"
         expected = self._left()
         return line if expected is None else f"{line}, about {_minutes(expected)} left"
 

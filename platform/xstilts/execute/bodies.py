@@ -256,7 +256,7 @@ def _training_features(work: Work, body: TrainBody, tokenizer: Any) -> list[Any]
 def _assessment(
     work: Work, body: TrainBody, model: nn.Module, tokenizer: Any
 ) -> Callable[[], dict[str, float]]:
-    """Evaluation on the selection rows: the task's metrics, and what always saying the commonest would get."""
+    """Evaluation on the selection rows: the task's metrics, and what the commonest label would get."""
     code = code_of(body.task.family)
     rows = body.selection_rows.model_copy(update={"first": body.selection.first})
     examples = inputs.examples(body.task, rows, work.site.data_root)

@@ -214,7 +214,7 @@ class LocalRay:
 
 
 def _import_ray() -> Any:
-    """Ray, told before its first import how its processes know each other: it reads that once, then never again.
+    """Ray, told before its first import how its processes know each other: it reads that once.
 
     Left to itself it would write a token into the user's home, and behave by what it finds there.
     """

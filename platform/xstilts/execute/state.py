@@ -136,7 +136,7 @@ def _whys(plan: Plan, store: ArtifactStore, recorded: frozenset[str]) -> dict[st
         if planned.step is None:
             whys[planned.label] = (f"its settings await {' '.join(planned.awaits)}",)
             continue
-        like = done.get(_family_of_labels(planned.label), [])
+        like = done.get(_alike(planned.label), [])
         whys[planned.label] = _why(
             planned, [record for key in like[:8] if (record := read_record(store, key))]
         )
@@ -149,11 +149,11 @@ def _recorded_like(store: ArtifactStore) -> dict[str, list[str]]:
     for name in store.list("steps/"):
         if name.endswith("/record.json"):
             key = name.split("/")[1]
-            done.setdefault(_family_of_labels(key.rpartition("--")[0]), []).append(key)
+            done.setdefault(_alike(key.rpartition("--")[0]), []).append(key)
     return done
 
 
-def _family_of_labels(label: str) -> str:
+def _alike(label: str) -> str:
     words = label.split("-")
     return "-".join(
         word for word in words if not (len(word) == 4 and all(c in "0123456789abcdef" for c in word))
