@@ -137,7 +137,9 @@ class Progress:
         spent = _minutes(time.monotonic() - self._began)
         line = f"{total - left} of {total} steps done, {len(self._running)} running, {left} left; {spent}"
         expected = self._left()
-        return line if expected is None else f"{line}, about {_minutes(expected)} left"
+        line = line if expected is None else f"{line}, about {_minutes(expected)} left"
+        losses = [metrics["loss"] for _, metrics, _ in self._running.values() if "loss" in metrics]
+        return f"{line}; loss " + " ".join(f"{loss:.3f}" for loss in losses) if losses else line
 
     def _left(self) -> float | None:
         """Seconds, from the mean of each kind of step so far; None until every kind left has been seen."""
