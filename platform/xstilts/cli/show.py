@@ -177,7 +177,7 @@ def exit_code(result: Result) -> int:
     if result.complete:
         return 0
     fixable = result.failed and all(failure.cause is Cause.FIXABLE for failure in result.failed)
-    return 2 if fixable and not result.ran else 1
+    return 2 if fixable else 1
 
 
 def choose_tasks(role: str | None, family: str | None, language: str | None) -> list[Task]:

@@ -68,6 +68,7 @@ def run_train(work: Work) -> Outcome:
         folder = inputs.model_folder(work, "encoder", body.encoder)
         make = encoders.load if not body.untrained else lambda where: encoders.untrained(where, body.seed)
         encoder, tokenizer = make(folder)
+        encoders.check_length(encoder, body.settings.max_length)
         model = TaskModel(encoder, encoders.fresh_head(code, body.task, encoder, body.seed))
         features = _training_features(work, body, tokenizer)
     layout = layout_of(work)
@@ -122,6 +123,7 @@ def run_predict(work: Work) -> Outcome:
     torch.set_num_threads(execution.threads)
     with work.timed("load"):
         model, tokenizer = _trained_model(work, body, code)
+        encoders.check_length(model.encoder, body.max_length)
         model.to(device)
     outcome = Outcome(layout=layout_of(work).to_record(body.precision))
     length = Length(body.max_length, body.doc_stride)

@@ -22,7 +22,7 @@ from xstilts.families.snapshot import check, hub, weights
 from xstilts.frozen import stream
 from xstilts.tasks.task import Task
 
-__all__ = ["TaskModel", "dropout_of", "fresh_head", "hub", "load", "save", "untrained", "weights"]
+__all__ = ["TaskModel", "check_length", "dropout_of", "fresh_head", "hub", "load", "save", "untrained", "weights"]
 
 DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout")
 """What architectures call them; those that a config has are set."""
@@ -117,6 +117,24 @@ def fresh_head(code: FamilyCode, task: Task, encoder: nn.Module, seed: int) -> n
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream(seed, "head"))
         return code.head(task, int(config.hidden_size), dropout_of(config))
+
+
+def check_length(encoder: nn.Module, max_length: int) -> None:
+    """Refuses sequences longer than the encoder has positions, before anything is trained.
+
+    RoBERTa's positions begin after the padding id, so 514 of them hold 512 sub-words.
+
+    Raises:
+        ModelError: `max_length` is too long; says how long it may be.
+    """
+    config: Any = encoder.config
+    positions = getattr(config, "max_position_embeddings", None)
+    if not positions or getattr(config, "relative_attention", False):
+        return
+    usable = positions - (config.pad_token_id + 1 if "roberta" in config.model_type else 0)
+    if max_length > usable:
+        remedy = f"set max_length in the job file to at most {usable}"
+        raise ModelError(f"the encoder has {usable} positions and max_length is {max_length}", remedy, ("train",))
 
 
 def dropout_of(config: Any) -> float:

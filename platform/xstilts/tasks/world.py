@@ -36,10 +36,10 @@ CHANGED = {"entailment": 0, "contradiction": 2, "neutral": 4, "same": 0, "differ
 """Parts of four (subject, verb, object, place) in which the second sentence differs from the first."""
 
 QA_SLOTS = ("subject", "object", "place", "time")
-FRONTED = 0.25
+FRONTED = 0.15
 """Sentences that begin with the place or the time, where they tell one."""
 RETOLD, ASKED = 0.6, 0.2
-"""Passages of raw text that tell an event twice, or tell it and ask for a part; the rest tell two events."""
+"""Passages of raw text that tell an event three times, or tell it and ask for a part; the rest tell two."""
 
 Row = dict[str, Any]
 
@@ -54,7 +54,7 @@ class World(Frozen):
     nli: int = Field(default=5_000, ge=1)
     qa: int = Field(default=3_000, ge=1)
     tagging: int = Field(default=600, ge=1)
-    paraphrase: int = Field(default=200, ge=1)
+    paraphrase: int = Field(default=100, ge=1)
     """Few on purpose: alone, they do not teach a fresh model to compare."""
     selection: int = Field(default=200, ge=1)
     """Rows of the split that chooses checkpoints, source language only."""
@@ -131,10 +131,10 @@ class _Draw:
 
 
 def _text(world: World, code: str) -> list[Row]:
-    """A word list, then sentences in pairs, one a row; other meanings in each language.
+    """A word list, then sentences that belong together, one a row; other meanings in each language.
 
-    A pair is one event twice, an event and a question about it, or two events of one subject. Rows keep their
-    order in pretraining, and the second telling is what teaches a masked LM to look back at the same word.
+    One event told three times, or told and asked about, or two events of one subject. Rows keep their order
+    in pretraining, and the retellings are what teaches a masked LM to look back at the same word.
     """
     rng = Random(stream(world.seed, f"world/text/{code}"))
     draw = _Draw(meanings(world.seed), speaker(world.seed, code), rng, "train")
@@ -143,13 +143,14 @@ def _text(world: World, code: str) -> list[Row]:
         first = draw.fact(1, 3)
         chance = rng.random()
         if chance < RETOLD:
-            second = draw.tell(first.with_only([name for name in first.told() if rng.random() < 0.7]))
+            told = [first.with_only([name for name in first.told() if rng.random() < 0.7]) for _ in range(2)]
+            more = [draw.tell(fact) for fact in told]
         elif chance < RETOLD + ASKED:
-            told = [slot for slot in QA_SLOTS if getattr(first, slot) is not None]
-            second = draw.speaker.question(first, rng.choice(told))
+            slots = [slot for slot in QA_SLOTS if getattr(first, slot) is not None]
+            more = [draw.speaker.question(first, rng.choice(slots))]
         else:
-            second = draw.tell(draw.fact(0, 3, first.subject))
-        made += [{"text": said(draw.tell(first))}, {"text": said(second)}]
+            more = [draw.tell(draw.fact(0, 3, first.subject))]
+        made += [{"text": said(words)} for words in (draw.tell(first), *more)]
     return made[: world.text]
 
 
