@@ -99,7 +99,7 @@ def test_a_changed_file_is_refused(data):
     folder, sha256 = data
     read(asked(sha256), folder)
     written(folder, "train", {"n": list(range(N)), "tokens": [["other"]] * N})
-    with pytest.raises(DataError, match="changed since it was pulled.*data check"):
+    with pytest.raises(DataError, match="changed since it was pulled.*pull the data again"):
         read(asked(sha256), folder)
 
 

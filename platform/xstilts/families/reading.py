@@ -86,7 +86,7 @@ def _check(path: Path, sha256: str) -> None:
         _sums[key] = sha256_of(path)
     if _sums[key] != sha256:
         _table(path, 1)  # says so if the cause is that the file is cut off
-        remedy = "pull the data again and plan anew, or run `xstilts data check`"
+        remedy = "pull the data again, then plan anew"
         raise DataError(f"{path} is not the file of the manifest: it changed since it was pulled", remedy)
 
 
