@@ -22,7 +22,17 @@ from xstilts.families.snapshot import check, hub, weights
 from xstilts.frozen import stream
 from xstilts.tasks.task import Task
 
-__all__ = ["TaskModel", "check_length", "dropout_of", "fresh_head", "hub", "load", "save", "untrained", "weights"]
+__all__ = [
+    "TaskModel",
+    "check_length",
+    "dropout_of",
+    "fresh_head",
+    "hub",
+    "load",
+    "save",
+    "untrained",
+    "weights",
+]
 
 DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout")
 """What architectures call them; those that a config has are set."""
@@ -134,7 +144,9 @@ def check_length(encoder: nn.Module, max_length: int) -> None:
     usable = positions - (config.pad_token_id + 1 if "roberta" in config.model_type else 0)
     if max_length > usable:
         remedy = f"set max_length in the job file to at most {usable}"
-        raise ModelError(f"the encoder has {usable} positions and max_length is {max_length}", remedy, ("train",))
+        raise ModelError(
+            f"the encoder has {usable} positions and max_length is {max_length}", remedy, ("train",)
+        )
 
 
 def dropout_of(config: Any) -> float:
