@@ -14,7 +14,6 @@ PYTHON ?= $(shell for each in python3.11 python3 python3.12 python3.13; do \
 
 quickstart: $(STAMP)
 	$(BIN)/xstilts run jobs/quickstart.yaml
-	$(BIN)/xstilts report jobs/quickstart.yaml
 
 test: $(STAMP)
 	@bash .ci/packages
