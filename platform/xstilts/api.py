@@ -111,6 +111,8 @@ def run(job: Job, observers: Sequence[Observer] = (), live: bool = True) -> tupl
     from xstilts.execute.runner import Runner
 
     first = look(job, explain=False)
+    ahead = [planned.step for planned in first.to_run if planned.step is not None]
+    LocalSources(job.file.experiment, job.data).check(ahead)
     _keep_plan(job, first)
     watching, notes = list(observers), []
     view = _live_view(job, first.plan) if live and first.to_run else None

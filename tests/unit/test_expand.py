@@ -11,6 +11,7 @@ from xstilts.plan.expand import expand
 from xstilts.plan.graph import Plan
 from xstilts.plan.step import EncoderRef, PredictBody, TrainBody
 from xstilts.spec.experiment import Experiment, ModelSpec
+from xstilts.tasks import registry
 from xstilts.tasks.task import Rows, Split
 
 JOB: dict[str, Any] = {
@@ -122,6 +123,17 @@ def test_a_search_holds_back_what_it_decides() -> None:
     assert (final.body.settings.learning_rate, final.body.settings.epochs) == (5e-5, 2)
 
 
+def test_two_searches_that_train_one_task_are_never_taken_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    other = registry.task("xnli").model_copy(update={"name": "other_nli"})
+    monkeypatch.setitem(registry._tasks, other.name, other)
+    search = {"trials": 4, "learning_rate": {"low": 1e-6, "high": 1e-4}, "epochs": [1, 2]}
+    words = {"targets": ["xnli", "other_nli"], "intermediate": ["none"], "search": search}
+    same = plan(**words)
+    assert len(labels(same, "search")) == 1, "equal settings: one search serves both"
+    with pytest.raises(JobFileError, match="two different steps"):
+        plan(**words, train={"target": {"tasks": {"other_nli": {"max_length": 64}}}})
+
+
 def test_the_plan_is_known_by_what_is_asked_and_by_its_data() -> None:
     assert plan().digest == plan(name="other", execution={"workers": 7}, question="why?").digest
     assert plan().digest != plan(sha256="cc").digest
@@ -136,6 +148,7 @@ def test_the_plan_is_known_by_what_is_asked_and_by_its_data() -> None:
         ({"intermediate": ["none", "xnli"]}, ("intermediate", 1), "xnli is no intermediate task"),
         ({"languages": ["en", "dee"]}, ("languages", 1), "did you mean 'de'?"),
         ({"targets": ["udpos", "udpos"]}, ("targets",), "names a task twice"),
+        ({"seeds": [1, 2, 1]}, ("seeds",), "twice"),
         ({"train": {"target": {"tasks": {"panx": {}}}}}, ("train", "target", "tasks", "panx"), "panx"),
     ],
 )

@@ -15,6 +15,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from xstilts import __version__, api
 from xstilts.cli import show
@@ -91,7 +92,7 @@ def run(
     with show.Progress(console) as progress:
         result, notes = api.run(opened, [progress], live)
     for note in notes:
-        errors.print(f"[yellow]note[/yellow] {note}", highlight=False)
+        errors.print(f"[yellow]note[/yellow] {escape(note)}", highlight=False)
     show.outcome(console, errors, result)
     if result.interrupted:
         raise typer.Exit(130)
@@ -117,7 +118,7 @@ def _report(job: api.Job, out: Path | None) -> None:
     made = api.report(job, out)
     console.print(made.terminal)
     for file in made.files:
-        console.print(f"  {file}", style="dim", highlight=False, soft_wrap=True)
+        console.print(f"  {file}", style="dim", highlight=False, soft_wrap=True, markup=False)
 
 
 @app.command()
@@ -196,7 +197,7 @@ def main() -> None:
     try:
         app()
     except XstiltsError as problem:
-        errors.print(f"[red]error[/red] {problem}", highlight=False, soft_wrap=True)
+        errors.print(f"[red]error[/red] {escape(str(problem))}", highlight=False, soft_wrap=True)
         sys.exit(2)
     except KeyboardInterrupt:
         errors.print("interrupted; run it again to go on", highlight=False)

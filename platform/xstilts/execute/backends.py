@@ -112,6 +112,11 @@ class InlineBackend:
             return
         step = self._queue.pop(0)
         attempt = new_attempt()
+        if self._stopping:
+            # Told, not dropped: the driver waits for every step that it has submitted.
+            text = "stopped before it began"
+            self._listen(Event(step.label, "failed", attempt, cause=Cause.INTERRUPTED, text=text))
+            return
         self._listen(Event(step.label, "started", attempt, time=time.time()))
         try:
             run_step(step, self._site, attempt, self._listen, lambda: self._stopping)
@@ -121,9 +126,8 @@ class InlineBackend:
             self._listen(Event(step.label, "done", attempt, done=1.0, time=time.time()))
 
     def stop(self) -> None:
-        """Drops what is queued; the running step sees it at its next report. Safe in a signal handler."""
+        """The running step sees it at its next report; what is queued never begins. Safe in a handler."""
         self._stopping = True
-        self._queue.clear()
 
     def close(self) -> None:
         """Nothing was started."""

@@ -154,7 +154,7 @@ class RayBackend:
         job = self._running.pop(reference)
         try:
             event: Event = self._ray.get(reference)
-        except self._ray.exceptions.RayActorError as problem:
+        except self._ray.exceptions.RayError as problem:  # dead, or killed by the host's memory monitor
             text = f"its worker was lost ({str(problem).splitlines()[0]})"
             event = Event(
                 job.step.label, "failed", job.attempt, time=time.time(), cause=Cause.LOST_WORKER, text=text

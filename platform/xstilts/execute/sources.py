@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 
 from xstilts.errors import JobFileError, ModelError
 from xstilts.families import snapshot
-from xstilts.plan.step import EncoderRef
+from xstilts.plan.step import Body, EncoderRef, PretrainBody, SearchBody, Step, TrainBody
 from xstilts.spec.experiment import Experiment, ModelSpec
 from xstilts.tasks import world
 from xstilts.tasks.manifest import Manifest
@@ -37,6 +38,19 @@ class LocalSources:
         generator = world.generator_identity(self._world.seed)
         return Rows(path="world", config=split.config, split=split.split, language=language, world=generator)
 
+    def check(self, steps: Iterable[Step]) -> None:
+        """Refuses steps whose files are not those that were pulled, before the first of them runs.
+
+        Only what is to run is looked at: a finished job can be reported where its data are gone.
+
+        Raises:
+            DataError: a file is missing, empty, or of another size than in the manifest.
+        """
+        places = {(rows.path, rows.config, rows.split): rows for step in steps for rows in _rows(step.body)}
+        for rows in places.values():
+            if rows.world is None:
+                self.manifest.check(rows)
+
     def languages(self, path: str) -> tuple[str, ...]:
         """Languages that raw text `path` has."""
         return tuple(world.LANGUAGES) if path == "world" else self.manifest.configs(path)
@@ -55,3 +69,12 @@ class LocalSources:
             "give a folder, a mirror that holds it (--data), or `revision`, its commit on the hub",
             ("model", "name"),
         )
+
+
+def _rows(body: Body) -> tuple[Rows, ...]:
+    """All the rows that a step reads."""
+    if isinstance(body, PretrainBody):
+        return body.corpora
+    if isinstance(body, SearchBody):
+        body = body.trial
+    return (body.rows, body.selection_rows) if isinstance(body, TrainBody) else body.rows

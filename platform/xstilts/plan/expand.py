@@ -114,7 +114,7 @@ class _Grid:
         if met is None:
             self.steps[planned.label] = planned
             return planned
-        if met.key != planned.key:
+        if (met.key, met.awaits) != (planned.key, planned.awaits):
             raise JobFileError(
                 f"two different steps of this job are both called {planned.label!r}",
                 "give the task one set of settings, or ask for the two in two jobs",
@@ -284,6 +284,8 @@ def _check_names(experiment: Experiment) -> None:
     for word, names in (("intermediate", experiment.intermediate), ("targets", experiment.targets)):
         if len(set(names)) < len(names):
             raise JobFileError(f"{word} names a task twice", "name each once", (word,))
+    if len(set(experiment.seeds)) < len(experiment.seeds):
+        raise JobFileError("seeds holds a number twice", "a seed run once more is no new run", ("seeds",))
     for index, name in enumerate(experiment.intermediate):
         if name not in WORDS_FOR_ROWS:
             _check_role(name, "intermediate", ("intermediate", index))

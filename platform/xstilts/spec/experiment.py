@@ -42,7 +42,7 @@ class PretrainSpec(Frozen):
     layers: Count = 2
     width: Count = 128
     heads: Count = 4
-    length: Count = 64
+    length: Annotated[int, Field(ge=8)] = 64
     """Sub-words a sequence, special tokens included."""
     mask: Share = 0.15
     batch: Count = 64
@@ -53,6 +53,12 @@ class PretrainSpec(Frozen):
     dropout: float = Field(default=0.0, ge=0, lt=1)
     precision: Literal["fp32", "bf16"] = "fp32"
     seed: int = 0
+
+    @model_validator(mode="after")
+    def _divisible(self) -> PretrainSpec:
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} must be a multiple of heads {self.heads}")
+        return self
 
 
 class TrainSettings(Frozen):

@@ -103,6 +103,28 @@ class Manifest:
             holdout=split.holdout,
         )
 
+    def check(self, rows: Rows) -> None:
+        """Compares sizes with the manifest, which takes no time; `families.reading` compares the bytes.
+
+        Raises:
+            DataError: a file is missing, empty, or of another size than when it was pulled.
+        """
+        places = [(rows.path, rows.config, rows.split)]
+        if rows.exclude_contexts_of is not None:
+            places.append(place_of(rows.exclude_contexts_of))
+        for place in places:
+            path, size = file_of(place, self.folder), self._entry(place).bytes
+            if not path.is_file():
+                raise DataError(f"{path} is missing", PULL)
+            found = path.stat().st_size
+            if found == 0:
+                raise DataError(f"{path} is empty", "pull the data again")
+            if found != size:
+                sizes = f"{found} bytes, in the manifest {size}"
+                raise DataError(
+                    f"{path} is truncated, or changed since it was pulled ({sizes})", "pull the data again"
+                )
+
     def model(self, name: str) -> dict[str, str] | None:
         """File -> SHA-256 of the model folder `models/<name>`; None when there is no such model."""
         folder = f"models/{name}/"
