@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from xstilts.errors import StoreError, XstiltsError
+from xstilts.errors import DataError, ModelError, StoreError, XstiltsError
 from xstilts.execute.site import Site, open_store
 from xstilts.execute.sources import LocalSources
 from xstilts.execute.state import Survey, chosen_values, survey
@@ -28,8 +28,9 @@ from xstilts.spec.load import JobFile, load
 if TYPE_CHECKING:
     import pandas
 
-    from xstilts.execute.backends import Backend, Listener
-    from xstilts.execute.runner import Observer, Result
+    from xstilts.execute.backends import Backend, Event, Listener
+    from xstilts.execute.runner import Failure, Observer, Result
+    from xstilts.plan.graph import Planned
     from xstilts.report.render import Report
 
 DEFAULT_STORE = "xstilts-store"
@@ -113,8 +114,7 @@ def run(job: Job, observers: Sequence[Observer] = (), live: bool = True) -> tupl
     first = look(job, explain=False)
     ahead = [planned.step for planned in first.to_run if planned.step is not None]
     LocalSources(job.file.experiment, job.data).check(ahead)
-    _keep_plan(job, first)
-    watching, notes = list(observers), []
+    watching, notes = [_PlanFile(job), *observers], []
     view = _live_view(job, first.plan) if live and first.to_run else None
     if view is not None:
         from xstilts.execute.live import LiveRuns
@@ -125,16 +125,16 @@ def run(job: Job, observers: Sequence[Observer] = (), live: bool = True) -> tupl
         runner = Runner(job.store, lambda: plan(job), _starter(job.site), watching)
         result = runner.run()
         status = "FINISHED" if result.complete else "KILLED" if result.interrupted else "FAILED"
-        _keep_plan(job, result.survey)
     finally:
         if view is not None:
             view.job_ended(status)
             notes += view.close()
-    return result, notes
+    failed = tuple(_placed(job, failure) for failure in result.failed)
+    return replace(result, failed=failed), notes
 
 
-def report(job: Job, out: Path | None = None) -> Report:
-    """Writes the report of the job as far as it is done, and attaches it to the job's run in MLflow.
+def report(job: Job, out: Path | None = None, live: bool = True) -> Report:
+    """Writes the report of the job as far as it is done; with `live`, attaches it to the job's run in MLflow.
 
     Raises:
         XstiltsError: the job was never run on this store.
@@ -144,7 +144,7 @@ def report(job: Job, out: Path | None = None) -> Report:
     words = stored_plan(job)
     folder = out or Path(job.store.location) / report_file(job.file.experiment.name, "")
     made = write(words, job.store, folder)
-    tracking = _tracking(job)
+    tracking = _tracking(job) if live else None
     if tracking is not None and _has_runs(job):
         from xstilts.record.mlflow import LiveView
 
@@ -173,9 +173,12 @@ def export_mlflow(job: Job) -> int:
 
 
 def stored_plan(job: Job) -> dict[str, Any]:
-    """The plan as it was when the job was last run here."""
-    name, digest = job.file.experiment.name, plan(job).digest
-    data = job.store.read(plan_file(name, digest))
+    """The plan as it was when the job was last run here; found by the job's words where its data are gone."""
+    name = job.file.experiment.name
+    try:
+        data = job.store.read(plan_file(name, plan(job).digest))
+    except (DataError, ModelError):
+        data = _plan_of_words(job)
     if data is None:
         raise XstiltsError(
             f"{name} was never run on {job.store.location} as {job.file.path} is now",
@@ -185,16 +188,41 @@ def stored_plan(job: Job) -> dict[str, Any]:
     return words
 
 
-def with_execution(job: Job, **fields: Any) -> Job:
-    """The job, run another way."""
-    return replace(job, overrides=job.overrides | fields)
+def _plan_of_words(job: Job) -> bytes | None:
+    """The newest stored plan that was made from just this job file."""
+    asked = job.file.experiment.model_dump(mode="json")
+    found = [
+        job.store.read(name)
+        for name in job.store.list(plan_file(job.file.experiment.name, "")[: -len(".json")])
+    ]
+    plans = [(json.loads(data), data) for data in found if data is not None]
+    alike = [(words["created"], data) for words, data in plans if words["experiment"] == asked]
+    return max(alike)[1] if alike else None
 
 
-def _keep_plan(job: Job, surveyed: Survey) -> None:
-    name = surveyed.plan.job
-    job.store.put(job_file(name), job.file.text.encode())
-    words = plan_words(job, surveyed)
-    job.store.put(plan_file(name, surveyed.plan.digest), json.dumps(words, indent=1).encode())
+class _PlanFile:
+    """An observer that keeps the plan in the store up to date: a search that has chosen decides keys."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+
+    def planned(self, survey: Survey) -> None:
+        """Writes what was asked, as planned now."""
+        store, name = self._job.store, survey.plan.job
+        store.put(job_file(name), self._job.file.text.encode())
+        words = plan_words(self._job, survey)
+        store.put(plan_file(name, survey.plan.digest), json.dumps(words, indent=1).encode())
+
+    def event(self, event: Event, planned: Planned) -> None:
+        """Steps change no plan."""
+
+
+def _placed(job: Job, failure: Failure) -> Failure:
+    """A failure whose cause stands in the job file says where."""
+    if not isinstance(failure.error, XstiltsError) or not failure.error.where:
+        return failure
+    error = job.file.error_at(failure.error)
+    return replace(failure, text=str(error), error=error)
 
 
 def _starter(site: Site) -> Callable[[Listener], Backend]:

@@ -334,3 +334,11 @@ def test_it_trains_on_a_gpu(tmp_path: Path) -> None:
         checkpoints=checkpoints(tmp_path),
     )  # fmt: skip
     assert outcome.final_loss < 0.4
+
+
+def test_keep_last_is_judged_by_the_weights_that_are_kept() -> None:
+    """A run that was good once and then fell to one class has collapsed, if its last weights are kept."""
+    last = train(Toy(), finetuning(epochs=2), assess=scores([75, 33], 33.0), selection=Selection(keep="last"))
+    best = train(Toy(), finetuning(epochs=2), assess=scores([75, 33], 33.0))
+    assert (last.kept, last.best, last.flags) == (33.0, 75.0, ("collapsed",))
+    assert (best.kept, best.flags) == (75.0, ())

@@ -97,7 +97,7 @@ def run(
     if result.interrupted:
         raise typer.Exit(130)
     if any(cell.score in result.survey.recorded for cell in result.survey.plan.cells):
-        _report(opened, None)
+        _report(opened, None, live)
     raise typer.Exit(show.exit_code(result))
 
 
@@ -114,8 +114,8 @@ def report(
     _report(api.open_job(job, store, data), out)
 
 
-def _report(job: api.Job, out: Path | None) -> None:
-    made = api.report(job, out)
+def _report(job: api.Job, out: Path | None, live: bool = True) -> None:
+    made = api.report(job, out, live)
     console.print(made.terminal)
     for file in made.files:
         console.print(f"  {file}", style="dim", highlight=False, soft_wrap=True, markup=False)

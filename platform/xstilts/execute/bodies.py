@@ -18,7 +18,7 @@ from xstilts.evaluate import predict as predicting
 from xstilts.evaluate import score as scoring
 from xstilts.execute import inputs
 from xstilts.execute.steps import Outcome, Work
-from xstilts.families import code_of, reading
+from xstilts.families import code_of, columns, reading
 from xstilts.families import encoder as encoders
 from xstilts.families.base import Example, FamilyCode, Length
 from xstilts.families.encoder import TaskModel
@@ -109,6 +109,7 @@ def run_train(work: Work) -> Outcome:
         "metric": done.metric,
         "best": done.best,
         "best_step": done.best_step,
+        "kept": done.kept,
     }
     return outcome
 
@@ -188,6 +189,9 @@ def run_score(work: Work) -> Outcome:
 
 def run_search(work: Work) -> Outcome:
     """Chosen settings, by Ray Tune and Optuna."""
+    from xstilts.execute.ray_backend import import_ray
+
+    import_ray()  # before `search` does: what its processes know each other by is read at the first import
     from xstilts.execute import search
 
     return search.run(work)
@@ -293,7 +297,11 @@ def majority_of(code: FamilyCode, task: Task, examples: Sequence[Example], langu
     if task.family not in (Family.CLASSIFICATION, Family.MULTIPLE_CHOICE, Family.TAGGING):
         return None
     tagging = task.family is Family.TAGGING
-    golds = [gold for example in examples for gold in (example.gold if tagging else [example.gold])]
+    golds = [
+        gold
+        for example in examples
+        for gold in (columns.require_gold(task, example, "score") if tagging else [example.gold])
+    ]
     label = task.labels[Counter(golds).most_common(1)[0][0]]
     constant = {
         example.item: [label] * len(example.inputs["words"]) if tagging else label for example in examples

@@ -155,10 +155,11 @@ class RayBackend:
         try:
             event: Event = self._ray.get(reference)
         except self._ray.exceptions.RayError as problem:  # dead, or killed by the host's memory monitor
-            text = f"its worker was lost ({str(problem).splitlines()[0]})"
-            event = Event(
-                job.step.label, "failed", job.attempt, time=time.time(), cause=Cause.LOST_WORKER, text=text
-            )
+            bug = isinstance(problem, self._ray.exceptions.RayTaskError)
+            cause = Cause.BUG if bug else Cause.LOST_WORKER
+            first = str(problem).partition("\n")[0]
+            text = str(problem) if bug else f"its worker was lost ({first})"
+            event = Event(job.step.label, "failed", job.attempt, time=time.time(), cause=cause, text=text)
         else:
             self._idle.append(job.actor)
         self._listen(event)
@@ -189,7 +190,7 @@ class LocalRay:
         self._folder = Path(tempfile.mkdtemp(prefix="xst", dir=short))
         self._before = os.environ.get("RAY_TMPDIR")
         os.environ["RAY_TMPDIR"] = str(self._folder)
-        self.ray = _import_ray()
+        self.ray = import_ray()
         try:
             self.ray.init(
                 address="local",
@@ -213,7 +214,7 @@ class LocalRay:
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
-def _import_ray() -> Any:
+def import_ray() -> Any:
     """Ray, told before its first import how its processes know each other: it reads that once.
 
     Left to itself it would write a token into the user's home, and behave by what it finds there.

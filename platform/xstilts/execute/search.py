@@ -29,7 +29,6 @@ from xstilts.execute.site import Site
 from xstilts.execute.steps import Outcome, Work, run_step
 from xstilts.frozen import Json, stream
 from xstilts.plan.step import SearchBody, Step
-from xstilts.record.artifacts import StepPaths
 from xstilts.record.schema import StepRecord, read_record
 from xstilts.spec.experiment import TrainSettings
 from xstilts.train.loop import Interrupted
@@ -38,6 +37,7 @@ STARTUP_TRIALS = 4
 """Random ones before TPE models; Optuna's 10 would leave a search of twelve almost random."""
 
 METRIC = "dev"
+FAILED = "failed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Trial:
     learning_rate: float
     epochs: int
     value: float | None
-    """Best source-language dev score, percent; None where training failed."""
+    """Source-language dev score of the weights kept, percent; None where training failed."""
     key: str
     state: str
     """finished | failed."""
@@ -135,8 +135,16 @@ def _round(work: Work, body: SearchBody, before: list[Trial]) -> list[Trial]:
         results = tuner.fit()
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    points = [result.config for result in results if result.config is not None]
-    return [_told(work, body, len(before) + index, point) for index, point in enumerate(points)]
+    trials: list[Trial] = []
+    for result in results:
+        # Training that went wrong is an answer; a full disk, bad data or a lost worker is none.
+        if result.error is not None or result.config is None or result.metrics is None:
+            cause = str(result.error or "it was lost").strip().splitlines()[-1]
+            remedy = "mend it and run the job again; finished trials are kept"
+            raise XstiltsError(f"a trial of {work.step.label} did not end ({cause})", remedy)
+        failed = bool(result.metrics.get(FAILED))
+        trials.append(_told(work, body, len(before) + len(trials), result.config, failed))
+    return trials
 
 
 def _searcher(body: SearchBody, before: list[Trial]) -> OptunaSearch:
@@ -174,19 +182,18 @@ def _trial(config: dict[str, Any], step: Step, site: Site) -> None:
         try:
             record = run_step(chosen, site, new_attempt(), _unheard)
         except TrainingError:
-            tune.report({METRIC: 0.0})
+            tune.report({METRIC: 0.0, FAILED: True})
             return
-    tune.report({METRIC: _value(record)})
+    tune.report({METRIC: _value(record), FAILED: False})
 
 
-def _told(work: Work, body: SearchBody, number: int, point: dict[str, Any]) -> Trial:
+def _told(work: Work, body: SearchBody, number: int, point: dict[str, Any], failed: bool) -> Trial:
     """What became of a point, read from the store: the one source that a killed search leaves."""
     step = trial_step(work.step, body, point)
     record = read_record(work.store, step.key)
-    if record is None and not any(work.store.list(StepPaths(step.key).attempts)):
-        raise XstiltsError(
-            f"trial {number} of {work.step.label} was lost", "run the job again; finished trials are kept"
-        )
+    if record is None and not failed:
+        remedy = "run the job again; finished trials are kept"
+        raise XstiltsError(f"trial {number} of {work.step.label} left no record", remedy)
     return Trial(
         number=number,
         learning_rate=float(point["learning_rate"]),
@@ -198,8 +205,8 @@ def _told(work: Work, body: SearchBody, number: int, point: dict[str, Any]) -> T
 
 
 def _value(record: StepRecord) -> float:
-    best = (record.selection or {}).get("best")
-    return float(best) if isinstance(best, int | float) and math.isfinite(best) else 0.0
+    kept = (record.selection or {}).get("kept")
+    return float(kept) if isinstance(kept, int | float) and math.isfinite(kept) else 0.0
 
 
 def _best(trials: list[Trial]) -> Trial | None:

@@ -60,8 +60,14 @@ class LocalSources:
         places = [Path(model.name)] + ([self._data / "models" / model.name] if self._data else [])
         for folder in places:
             if (folder / "config.json").is_file():
-                name = str(folder.absolute()) if folder is places[0] else model.name
-                return EncoderRef(name=name, weights=snapshot.weights(folder))
+                if folder is places[0]:
+                    return EncoderRef(name=str(folder.absolute()), weights=snapshot.weights(folder))
+                # What the manifest says, where it lists the model: the worker compares the bytes with it.
+                listed = self.manifest.model(model.name) or {}
+                decisive = {
+                    name: checksum for name, checksum in sorted(listed.items()) if snapshot.decides(name)
+                }
+                return EncoderRef(name=model.name, weights=decisive or snapshot.weights(folder))
         if model.revision is not None:
             return EncoderRef(name=model.name, revision=model.revision)
         raise ModelError(

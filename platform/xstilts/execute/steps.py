@@ -5,6 +5,7 @@ run_step(step, site, attempt, listen)     the one way a step runs, whatever back
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import tempfile
@@ -15,7 +16,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from xstilts.errors import XstiltsError
+from safetensors import SafetensorError
+
+from xstilts.errors import StoreError, XstiltsError
 from xstilts.execute.backends import Event, Listener
 from xstilts.execute.provenance import provenance
 from xstilts.execute.site import Site
@@ -120,6 +123,9 @@ def run_step(
                 outputs = _publish(work, outcome)
         except BaseException as problem:
             _leave_cause(work, problem)
+            if isinstance(problem, OSError | SafetensorError) and _is_full(problem):
+                remedy = "free some space there or set TMPDIR, then run again; finished steps are kept"
+                raise StoreError(f"the scratch folder {scratch} is full", remedy) from problem
             raise
         record = _record(work, outcome, outputs, time.monotonic() - begin)
         if not work.store.create(work.paths.record, record.to_json()):
@@ -160,6 +166,11 @@ def _record(work: Work, outcome: Outcome, outputs: dict[str, Output], wall: floa
         attempt=work.attempt,
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
     )
+
+
+def _is_full(problem: Exception) -> bool:
+    number = getattr(problem, "errno", None)
+    return number in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(problem)
 
 
 def _leave_cause(work: Work, problem: BaseException) -> None:

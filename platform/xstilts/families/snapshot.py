@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from fnmatch import fnmatch
 from functools import lru_cache
 from pathlib import Path
 
@@ -59,6 +60,11 @@ def weights(folder: Path) -> dict[str, str]:
     names = {path.name for pattern in DECIDING for path in folder.glob(pattern) if path.is_file()}
     names |= {name for name in JSON_FILES if (folder / name).is_file()}
     return {name: sha256(folder / name) for name in sorted(names)}
+
+
+def decides(name: str) -> bool:
+    """Whether a file of this name can change a result."""
+    return name in JSON_FILES or any(fnmatch(name, pattern) for pattern in DECIDING)
 
 
 def sha256(path: Path) -> str:

@@ -91,6 +91,10 @@ class ScoreBody(_OfTask):
     rows: tuple[Rows, ...]
     split: str
 
+    def to_identity(self) -> dict[str, Json]:
+        """Items say which of them are translations of each other."""
+        return {**super().to_identity(), "parallel": self.task.parallel}
+
 
 Body = Annotated[
     PretrainBody | TrainBody | SearchBody | PredictBody | ScoreBody,

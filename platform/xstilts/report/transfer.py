@@ -186,13 +186,9 @@ def tidy(result: Transfer) -> pandas.DataFrame:
 
 
 def source_language(task: Task) -> str:
-    """English, or a generated world's own source, which its trained tasks list first; "" where every
-    language is zero-shot, as in retrieval."""
-    if "en" in task.languages:
-        return "en"
-    if task.trains_on is not None:
-        return source_language(registry.task(task.trains_on))
-    return task.languages[0] if task.train is not None else ""
+    """The language that `task` is trained in; "" where every language is zero-shot, as in retrieval."""
+    fitting = registry.fitting(task, "dev" if task.test is None else "test")
+    return fitting.language if fitting else ""
 
 
 class _Target:

@@ -122,6 +122,8 @@ class Outcome:
     best: float | None
     best_step: int | None
     """The step whose weights were best; those kept with `keep: best`."""
+    kept: float | None
+    """The metric of the weights that the model ends with: the best, or with `keep: last` the newest."""
     history: list[dict[str, float]]
     """One row a report: step, epoch, seconds, loss, learning_rate, and metrics after evaluations."""
     flags: tuple[str, ...]
@@ -139,6 +141,7 @@ class _Memory:
     metric: str | None = None
     best: float | None = None
     best_step: int | None = None
+    last: float | None = None
     majority: float | None = None
     since_best: int = 0
     seconds: float = 0.0
@@ -289,6 +292,7 @@ class _Trainer:
         memory = self.memory
         memory.majority = metrics.pop(MAJORITY, memory.majority)
         memory.metric, value = next(iter(metrics.items()))
+        memory.last = value
         if memory.best is None or value > memory.best:
             memory.best, memory.best_step, memory.since_best = value, memory.step, 0
             if self.selection.keep == "best":
@@ -335,15 +339,17 @@ class _Trainer:
         if self.best_weights is not None and memory.best_step != memory.step:
             tensors.load_weights(self.model, self.best_weights)
         self.model.eval()
+        kept = memory.best if self.selection.keep == "best" else memory.last
         flags: tuple[str, ...] = ()
-        if memory.best is not None and memory.majority is not None:
-            flags = ("collapsed",) if memory.best < memory.majority + COLLAPSE_MARGIN else ()
+        if kept is not None and memory.majority is not None:
+            flags = ("collapsed",) if kept < memory.majority + COLLAPSE_MARGIN else ()
         return Outcome(
             steps=memory.step,
             final_loss=loss,
             metric=memory.metric,
             best=memory.best,
             best_step=memory.best_step,
+            kept=kept,
             history=memory.history,
             flags=flags,
             seconds=seconds,
