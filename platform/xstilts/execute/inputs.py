@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from xstilts.errors import ModelError
 from xstilts.execute.steps import Work
-from xstilts.families import code_of, encoder, reading
+from xstilts.families import code_of, reading, snapshot
 from xstilts.families.base import Example, Feature, Length
 from xstilts.frozen import digest
 from xstilts.plan.step import EncoderRef
@@ -41,8 +41,8 @@ class Kept:
         return value
 
 
-# 64 entries hold the quickstart (6 languages x 3 targets + training sets, about 40 MB) with room;
-# entries are one language of one split each.
+# An entry is one language of one split; 64 hold the quickstart's 6 languages x 3 targets and training sets.
+# Bounded by number, not bytes: a worker of first_look (16 languages, 5 targets) had 2.8 GB resident.
 _examples = Kept(64)
 _features = Kept(64)
 
@@ -90,12 +90,11 @@ def published_folder(reference: EncoderRef, data: Path | None) -> Path:
     Raises:
         ModelError: it is nowhere, or its bytes are not those that were planned.
     """
-    places = [Path(reference.name)] + ([data / "models" / reference.name] if data else [])
-    for folder in places:
-        if (folder / "config.json").is_file():
-            return _verified(folder, tuple(sorted(reference.weights.items())))
+    folder = snapshot.find(reference.name, data)
+    if folder is not None:
+        return _verified(folder, tuple(sorted(reference.weights.items())))
     if reference.revision is not None:
-        return encoder.hub(reference.name, reference.revision)
+        return snapshot.hub(reference.name, reference.revision)
     raise ModelError(
         f"no encoder named {reference.name!r} here",
         "give a folder, a mirror that holds it (--data), or the hub commit as `revision`",
@@ -104,7 +103,7 @@ def published_folder(reference: EncoderRef, data: Path | None) -> Path:
 
 @functools.lru_cache(maxsize=8)
 def _verified(folder: Path, expected: tuple[tuple[str, str], ...]) -> Path:
-    found = encoder.weights(folder)
+    found = snapshot.weights(folder)
     for name, checksum in expected:
         if found.get(name) != checksum:
             raise ModelError(

@@ -11,10 +11,8 @@ from xstilts.plan.graph import Planned
 from xstilts.record.artifacts import ArtifactStore
 from xstilts.record.mlflow import LiveView, cell_words, job_words, metrics_of, params_of, step_words
 from xstilts.record.mlflow.export import final
+from xstilts.record.mlflow.words import CURVED
 from xstilts.record.schema import read_record
-
-CURVED = ("pretrain", "train", "search")
-"""Kinds of step that get a run of their own; predictions and scores show as cells."""
 
 
 class LiveRuns:

@@ -57,17 +57,14 @@ class LocalSources:
 
     def encoder(self, model: ModelSpec) -> EncoderRef:
         """An encoder by its checksums: of a folder of the user's, else of the mirror's; or by its commit."""
-        places = [Path(model.name)] + ([self._data / "models" / model.name] if self._data else [])
-        for folder in places:
-            if (folder / "config.json").is_file():
-                if folder is places[0]:
-                    return EncoderRef(name=str(folder.absolute()), weights=snapshot.weights(folder))
-                # What the manifest says, where it lists the model: the worker compares the bytes with it.
-                listed = self.manifest.model(model.name) or {}
-                decisive = {
-                    name: checksum for name, checksum in sorted(listed.items()) if snapshot.decides(name)
-                }
-                return EncoderRef(name=model.name, weights=decisive or snapshot.weights(folder))
+        folder = snapshot.find(model.name, self._data)
+        if folder is not None and folder == Path(model.name):
+            return EncoderRef(name=str(folder.absolute()), weights=snapshot.weights(folder))
+        if folder is not None:
+            # What the manifest says, where it lists the model: the worker compares the bytes with it.
+            listed = self.manifest.model(model.name) or {}
+            known = {name: listed[name] for name in sorted(listed) if snapshot.decides(name)}
+            return EncoderRef(name=model.name, weights=known or snapshot.weights(folder))
         if model.revision is not None:
             return EncoderRef(name=model.name, revision=model.revision)
         raise ModelError(

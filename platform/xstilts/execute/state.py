@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -78,24 +78,14 @@ class Survey:
                     "key": planned.key,
                     "label": planned.label,
                     "kind": planned.kind,
-                    "state": self.state(planned),
+                    "state": state,
                     "awaits": list(planned.awaits),
                     "inputs": dict(planned.inputs),
                     "why": list(self.why.get(planned.label, ())),
                 }
-                for planned in plan
+                for planned, state in zip(plan, states, strict=True)
             ],
-            "cells": [
-                {
-                    "intermediate": cell.intermediate,
-                    "target": cell.target,
-                    "seed": cell.seed,
-                    "train": cell.train,
-                    "predict": cell.predict,
-                    "score": cell.score,
-                }
-                for cell in plan.cells
-            ],
+            "cells": [asdict(cell) for cell in plan.cells],
             "totals": {
                 "steps": len(states),
                 **{word: states.count(word) for word in ("recorded", "to_run", "awaits")},
@@ -188,8 +178,7 @@ def _differences(old: Json | dict[str, Any], new: Json | dict[str, Any], at: str
             for i, pair in enumerate(zip(old, new, strict=True))
             for line in _differences(*pair, f"{at}[{i}]")
         ]
-    same = old == new or (isinstance(old, tuple) and list(old) == new)
-    return [] if same else [f"{at}: {_short(old)} -> {_short(new)}"]
+    return [] if old == new else [f"{at}: {_short(old)} -> {_short(new)}"]
 
 
 def _short(value: Any) -> str:

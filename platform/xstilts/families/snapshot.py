@@ -62,6 +62,12 @@ def weights(folder: Path) -> dict[str, str]:
     return {name: sha256(folder / name) for name in sorted(names)}
 
 
+def find(name: str, data: Path | None) -> Path | None:
+    """Where an encoder lies on this machine: a folder of the user's, else of the data folder, else None."""
+    places = [Path(name)] + ([data / "models" / name] if data else [])
+    return next((folder for folder in places if (folder / "config.json").is_file()), None)
+
+
 def decides(name: str) -> bool:
     """Whether a file of this name can change a result."""
     return name in JSON_FILES or any(fnmatch(name, pattern) for pattern in DECIDING)
