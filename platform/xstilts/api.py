@@ -20,16 +20,18 @@ from xstilts.errors import DataError, ModelError, StoreError, XstiltsError
 from xstilts.execute.site import Site, open_store
 from xstilts.execute.sources import LocalSources
 from xstilts.execute.state import Survey, chosen_values, survey
-from xstilts.plan.expand import expand
+from xstilts.plan.expand import Missing, expand
 from xstilts.plan.graph import Plan
 from xstilts.record.artifacts import ArtifactStore, job_file, plan_file, report_file
 from xstilts.spec.load import JobFile, load
+from xstilts.tasks import suites
 
 if TYPE_CHECKING:
     import pandas
 
     from xstilts.execute.backends import Backend, Event, Listener
     from xstilts.execute.runner import Failure, Observer, Result
+    from xstilts.execute.submission import Submission
     from xstilts.plan.graph import Planned
     from xstilts.report.render import Report
 
@@ -73,14 +75,15 @@ def open_job(path: Path | str, store: str | None = None, data: str | None = None
     return Job(file, opened, root, execution)
 
 
-def plan(job: Job) -> Plan:
-    """What the job asks for, with what its searches have chosen so far. Needs no ML library."""
+def plan(job: Job, failed: Missing | None = None) -> Plan:
+    """What the job asks for, with what its searches have chosen so far and without the languages that
+    `failed`. Needs no ML library."""
     sources = LocalSources(job.file.experiment, job.data)
 
     def made() -> Plan:
-        plan = expand(job.file.experiment, sources)
+        plan = expand(job.file.experiment, sources, None, failed)
         while chosen := chosen_values(plan, job.store):
-            again = expand(job.file.experiment, sources, chosen)
+            again = expand(job.file.experiment, sources, chosen, failed)
             if again.steps.keys() == plan.steps.keys():
                 break
             plan = again
@@ -113,7 +116,7 @@ def run(job: Job, observers: Sequence[Observer] = (), live: bool = True) -> tupl
 
     first = look(job, explain=False)
     ahead = [planned.step for planned in first.to_run if planned.step is not None]
-    LocalSources(job.file.experiment, job.data).check(ahead)
+    damaged = LocalSources(job.file.experiment, job.data).check(ahead)
     watching, notes = [_PlanFile(job), *observers], []
     view = _live_view(job, first.plan) if live and first.to_run else None
     if view is not None:
@@ -122,7 +125,8 @@ def run(job: Job, observers: Sequence[Observer] = (), live: bool = True) -> tupl
         watching.append(LiveRuns(view, job.store))
     status = "FAILED"
     try:
-        runner = Runner(job.store, lambda: plan(job), _starter(job.site), watching)
+        runner = Runner(job.store, lambda failed: plan(job, failed), _starter(job.site), watching)
+        runner.failed_languages.update(damaged)
         result = runner.run()
         status = "FINISHED" if result.complete else "KILLED" if result.interrupted else "FAILED"
     finally:
@@ -170,6 +174,27 @@ def export_mlflow(job: Job) -> int:
     if tracking is None:
         raise StoreError("there is no MLflow to export to", "set MLFLOW_TRACKING_URI")
     return rebuild(stored_plan(job), job.store, *tracking)
+
+
+def export_xtreme(
+    job: Job,
+    to: Path,
+    suite: str | None = None,
+    intermediate: str | None = None,
+    seed: int | None = None,
+    labels: Path | None = None,
+) -> Submission:
+    """Writes the predictions of one row and seed as XTREME (or XTREME-R) wants them; `labels`, a folder for
+    the right answers in the same shape.
+
+    Raises:
+        XstiltsError: the job has several rows or seeds and none is named, or a file cannot be written.
+    """
+    from xstilts.execute.submission import parts_of, write_submission
+
+    chosen = suites.suite(suite or job.file.experiment.suite or "xtreme")
+    parts = parts_of(plan(job), job.store, intermediate, seed)
+    return write_submission(parts, job.store, job.data, to, chosen, labels)
 
 
 def stored_plan(job: Job) -> dict[str, Any]:

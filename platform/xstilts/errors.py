@@ -46,6 +46,20 @@ class DataError(XstiltsError):
     """Rows that are missing, truncated, changed since they were pulled, or labelled outside the set."""
 
 
+class LanguageError(DataError):
+    """One language of a target that cannot be predicted or scored; the others can. `where` ends with both."""
+
+    @classmethod
+    def of(cls, target: str, language: str, problem: DataError) -> Self:
+        """`problem`, met in one language."""
+        return cls(problem.problem, problem.remedy, ("languages", target, language))
+
+    @property
+    def place(self) -> tuple[str, str]:
+        """Target and language."""
+        return str(self.where[-2]), str(self.where[-1])
+
+
 class ModelError(XstiltsError):
     """A path or name that holds no encoder this project can load."""
 

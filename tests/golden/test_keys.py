@@ -88,7 +88,15 @@ PINNED = {
         "predict": "predict--f800a5ecec774fd7",
         "frozen": "frozen--8fa2963780c7918f",
         "score": "score--7849734a0bf645d3",
-    }
+    },
+    2: {
+        "pretrain": "pretrain--59338c390929ae5e",
+        "train": "train-nli-s1--c6ed5c8c7c36bbc6",
+        "search": "search--4b971837ad2cffb4",
+        "predict": "predict--67013dd93e45d17c",
+        "frozen": "frozen--e958ce3e54989625",
+        "score": "score--bb6a28e3214fade6",
+    },
 }
 """Fingerprint version -> keys. Add an entry when VERSION is bumped; never edit one."""
 

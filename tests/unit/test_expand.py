@@ -5,50 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from made_up_plan import labels, plan
 
 from xstilts.errors import JobFileError, UnknownName
-from xstilts.plan.expand import expand
-from xstilts.plan.graph import Plan
-from xstilts.plan.step import EncoderRef, PredictBody, TrainBody
-from xstilts.spec.experiment import Experiment, ModelSpec
+from xstilts.plan.step import PredictBody, TrainBody
 from xstilts.tasks import registry
-from xstilts.tasks.task import Rows, Split
-
-JOB: dict[str, Any] = {
-    "name": "job",
-    "model": {"name": "made/encoder"},
-    "intermediate": ["none", "squad_v1", "mnli"],
-    "targets": ["udpos", "xnli", "xquad", "tatoeba"],
-    "languages": ["en", "de"],
-    "seeds": [1, 2],
-    "train": {"target": {"learning_rate": 3e-6}},
-}
-
-
-class Made:
-    """Sources whose data have a made-up checksum."""
-
-    def __init__(self, sha256: str = "aa") -> None:
-        self.sha256 = sha256
-
-    def rows(self, split: Split, language: str) -> Rows:
-        return Rows(
-            path=split.path, config=split.config, split=split.split, language=language, sha256=(self.sha256,)
-        )
-
-    def languages(self, path: str) -> tuple[str, ...]:
-        return ("de", "en")
-
-    def encoder(self, model: ModelSpec) -> EncoderRef:
-        return EncoderRef(name=model.name, weights={"model.safetensors": "bb"})
-
-
-def plan(sha256: str = "aa", chosen: dict[str, dict[str, Any]] | None = None, **changed: Any) -> Plan:
-    return expand(Experiment.model_validate(JOB | changed), Made(sha256), chosen)
-
-
-def labels(made: Plan, kind: str) -> list[str]:
-    return [planned.label for planned in made if planned.kind == kind]
 
 
 def test_one_phase_two_model_a_seed_serves_all_its_targets() -> None:

@@ -153,7 +153,17 @@ def test_an_interval_says_on_which_side_of_zero_it_is() -> None:
 
 @pytest.mark.parametrize("metric", sorted(metrics.METRICS))
 def test_metrics_are_the_same_for_numbers_and_arrays(metric: str) -> None:
-    numbers = {"correct": 3, "n": 4, "em": 1.0, "f1": 2.5, "tp": 2, "n_pred": 3, "n_gold": 5, "items": 4}
+    numbers = {
+        "correct": 3,
+        "n": 4,
+        "em": 1.0,
+        "f1": 2.5,
+        "tp": 2,
+        "n_pred": 3,
+        "n_gold": 5,
+        "ap": 0.5,
+        "items": 4,
+    }
     one = metrics.from_sums(metric, numbers)
     many = metrics.from_sums(metric, {name: numpy.array([value, 0.0]) for name, value in numbers.items()})
     assert tuple(one) == metrics.METRICS[metric] and next(iter(one)) == metric

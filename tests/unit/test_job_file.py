@@ -26,12 +26,19 @@ PHASE = """\
     doc_stride: 64
     schedule: linear
     warmup: 0.1
+    warmup_steps: 100
     weight_decay: 0.01
     adam_epsilon: 1e-8
     clip: 1.0
     precision: fp32
     fraction: 0.5
     subset_seed: 0
+    select:
+      rows: source_dev
+      first: 500
+      every: 100
+      patience: 3
+      keep: last
 """
 MODEL = """\
 model:
@@ -67,7 +74,15 @@ world: {{seed: 2}}
 intermediate: [none, squad_v1]
 targets: [xnli]
 languages: [en, no]
+mlm:
+  data: xstilts/raw_text
+  config: "{{code}}"
+  languages: [en]
+  sentences: 1000
+  exponent: 0.3
+  mask: 0.15
 seeds: [1, 2]
+settings: phang2020_v1
 train:
   intermediate:
 {PHASE}    tasks:
@@ -87,6 +102,7 @@ evaluate:
   split: test
   first: 100
   selection:
+    rows: source_dev
     first: 500
     every: 100
     patience: 3
@@ -133,10 +149,12 @@ def test_the_full_job_is_valid_and_has_every_key(which: str) -> None:
     written = {tuple("<task>" if part == "squad_v1" else part for part in path) for path in job.lines}
     other = {"model": "pretrain", "pretrain": "model"}[which]
     for section, kind in explain.sections():
-        # `tasks` of one phase stands for both.
-        if other in section or section[-3:-1] == ("target", "tasks"):
+        # `tasks` of one phase stands for both; of a row's keys one is written, and of suite and targets one.
+        if other in section or section[-3:-1] == ("target", "tasks") or "<row>" in section:
             continue
-        assert {(*section, name) for name in kind.model_fields} - written <= {(other,)}
+        if "target" in section and "<task>" in section:
+            continue
+        assert {(*section, name) for name in kind.model_fields} - written <= {(other,), ("suite",)}
 
 
 @st.composite

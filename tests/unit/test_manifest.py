@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from xstilts.errors import DataError
-from xstilts.tasks.manifest import Manifest, file_of, place_of
-from xstilts.tasks.task import Holdout, Split
+from xstilts.tasks.manifest import Manifest, paths_of
+from xstilts.tasks.task import Holdout, Keep, Rows, Split
 
 
 def entry(path: str, **words: object) -> dict[str, object]:
@@ -50,18 +50,64 @@ def test_rows_have_the_checksum_of_their_file(data):
     name = "datasets/google/xtreme/PAN-X.de/validation.parquet"
     assert rows.sha256 == (hashlib.sha256(name.encode()).hexdigest(),)
     assert (rows.language, rows.first, rows.holdout) == ("de", None, None)
-    assert file_of((rows.path, rows.config, rows.split), data) == data / name
+    assert paths_of(rows, data) == [data / name]
 
 
-def test_an_exclusion_counts_with_its_own_file(data):
+def test_what_chooses_rows_is_identity(data):
+    plain = Split(path="rajpurkar/squad", config="plain_text", split="validation")
+    other = Split(path="xstilts/raw_text", config="en", split="train")
+    changes = [
+        {},
+        {"without": "xquad"},
+        {"keep": Keep(column="id", prefix="{code}-")},
+        {"reader": "squad_sentences"},
+        {"more": (other,)},
+    ]
+    splits = [plain.model_copy(update=change).at("english") for change in changes]
+    found = [Manifest.load(data).rows(split, "en") for split in splits]
+    assert len({json.dumps(rows.to_identity(), sort_keys=True) for rows in found}) == len(changes)
+    assert found[2].keep.prefix == "english-" and found[4].more[0].path == "xstilts/raw_text"
+
+
+def add(data: Path, *files: dict[str, object]) -> None:
+    """More lines of the manifest."""
+    words = json.loads((data / "manifest.json").read_text())
+    (data / "manifest.json").write_text(json.dumps({**words, "files": [*words["files"], *files]}))
+
+
+def test_a_split_in_several_files_is_read_in_their_order(data):
+    names = [f"train-0000{n}-of-00002.parquet" for n in (0, 1)]
+    place = {"dataset": "big/one", "config": "c", "split": "train", "rows": 5}
+    add(data, *(entry(f"datasets/big/one/c/{name}", **place) for name in names))
+    manifest, split = Manifest.load(data), Split(path="big/one", config="c", split="train")
+    assert manifest.count(split) == 10
+    assert [path.name for path in paths_of(manifest.rows(split, "en"), data)] == names
+
+
+def test_original_files_are_found_packed_or_not_and_by_pattern(data):
+    add(data, entry("files/a/x.gold.gz"), entry("files/a/02/b.auto"), entry("files/a/02/a.auto"))
+    manifest = Manifest.load(data)
     split = Split(
-        path="rajpurkar/squad",
-        config="plain_text",
-        split="validation",
-        exclude_contexts_of="google/xtreme/XQuAD.en/validation",
+        path="a", split="{code}", files=("files/a/{code}.gold", "files/a/0[2-9]/*.auto"), reader="r"
     )
-    assert len(Manifest.load(data).rows(split, "en").sha256) == 2
-    assert place_of("google/xtreme/XQuAD.en/validation") == ("google/xtreme", "XQuAD.en", "validation")
+    rows = manifest.rows(split.at("x"), "x")
+    assert rows.files == ("files/a/x.gold.gz", "files/a/02/a.auto", "files/a/02/b.auto")
+    assert "files" not in rows.to_identity() and len(rows.sha256) == 3
+    missing = split.at("y").model_copy(update={"owner": "https://example.org"})
+    with pytest.raises(DataError, match="no files/a/y.gold: its owner publishes it at https://example.org"):
+        manifest.rows(missing, "y")
+    assert manifest.holds(split.at("x")) and not manifest.holds(missing)
+
+
+def test_sizes_are_compared_before_anything_runs(data):
+    manifest = Manifest.load(data)
+    split = Split(path="xstilts/raw_text", config="en", split="train")
+    more = Split(path="xstilts/raw_text", config="fr", split="train")
+    rows: Rows = manifest.rows(split.model_copy(update={"more": (more,)}), "en")
+    manifest.check(rows)
+    (data / "datasets/xstilts/raw_text/fr/train.parquet").write_text("short")
+    with pytest.raises(DataError, match="fr/train.parquet is truncated, or changed"):
+        manifest.check(rows)
 
 
 def test_a_holdout_is_identity(data):

@@ -13,16 +13,22 @@ from hypothesis import strategies as st
 
 from xstilts.errors import DataError
 from xstilts.families.reading import in_selection, nested_subset, read
-from xstilts.tasks.manifest import file_of, sha256_of
-from xstilts.tasks.task import Holdout, Rows
+from xstilts.tasks import reserved
+from xstilts.tasks.manifest import sha256_of
+from xstilts.tasks.task import Holdout, Keep, Rows
 from xstilts.tasks.world import generator_identity
 
 N = 400
 
 
+def file_of(data: Path, split: str) -> Path:
+    """Where rows of x/y, config c lie."""
+    return data / "datasets" / "x" / "y" / "c" / f"{split}.parquet"
+
+
 def written(data: Path, split: str, columns: dict[str, list[object]]) -> str:
     """Writes rows of x/y, config c; returns their checksum."""
-    path = file_of(("x/y", "c", split), data)
+    path = file_of(data, split)
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.table(columns), path)
     return sha256_of(path)
@@ -79,20 +85,37 @@ PINNED_HOLDOUT = [6, 12, 34, 39, 59, 72]
 """Changing it moves rows from training to selection under keys that say otherwise."""
 
 
-def test_contexts_of_another_set_are_left_out(tmp_path):
-    ours = written(tmp_path, "train", {"id": ["a", "b", "c"], "context": ["One  two", "three", "four"]})
-    theirs = written(tmp_path, "other", {"context": ["one", "One two ", "four"]})
-    rows = asked(ours, theirs, exclude_contexts_of="x/y/c/other")
-    assert [row["id"] for row in read(rows, tmp_path)] == ["b"]
-    written(tmp_path, "other", {"context": ["changed"]})
-    with pytest.raises(DataError, match="other.parquet is not the file of the manifest"):
-        read(rows, tmp_path)
-
-
-def test_everything_left_out_is_an_error(tmp_path):
-    ours = written(tmp_path, "train", {"context": ["a"]})
+def test_reserved_rows_are_left_out_without_opening_where_they_are_reported(tmp_path, monkeypatch):
+    mine = {reserved.digest(text) for text in ("One two", "four")}
+    monkeypatch.setitem(reserved.LISTS, "mine", lambda row: reserved.digest(row["context"]) in mine)
+    ours = written(tmp_path, "train", {"id": ["a", "b", "c"], "context": ["One  two ", "three", "four"]})
+    assert [row["id"] for row in read(asked(ours, without="mine"), tmp_path)] == ["b"]
+    few = written(tmp_path, "train", {"id": ["a"], "context": ["four"]})
     with pytest.raises(DataError, match="has no rows"):
-        read(asked(ours, ours, exclude_contexts_of="x/y/c/train"), tmp_path)
+        read(asked(few, without="mine"), tmp_path)
+
+
+def test_rows_are_kept_by_a_column(tmp_path):
+    columns = {"id": ["english-1", "arabic-1", "english-2"], "label": [0, 1, -1]}
+    ours = written(tmp_path, "train", columns)
+    english = asked(ours, keep=Keep(column="id", prefix="english-"))
+    assert [row["id"] for row in read(english, tmp_path)] == ["english-1", "english-2"]
+    agreed = asked(ours, keep=Keep(column="label", drop=(-1,)))
+    assert [row["label"] for row in read(agreed, tmp_path)] == [0, 1]
+
+
+def test_further_rows_follow_and_first_counts_them_all(tmp_path):
+    ours = written(tmp_path, "train", {"n": [1, 2]})
+    theirs = written(tmp_path, "other", {"n": [3, 4]})
+    rows = asked(ours, more=(asked(theirs, split="other"),))
+    assert [row["n"] for row in read(rows, tmp_path)] == [1, 2, 3, 4]
+    assert [row["n"] for row in read(rows.model_copy(update={"first": 3}), tmp_path)] == [1, 2, 3]
+
+
+def test_a_step_made_the_rows(tmp_path):
+    written(tmp_path, "made", {"n": [5]})
+    rows = asked(made_by="rows/de")
+    assert read(rows, None, {"rows/de": file_of(tmp_path, "made")}) == [{"n": 5}]
 
 
 def test_a_changed_file_is_refused(data):
@@ -105,7 +128,7 @@ def test_a_changed_file_is_refused(data):
 
 def test_a_changed_file_of_the_same_size_is_refused(data):
     folder, sha256 = data
-    path = file_of(("x/y", "c", "train"), folder)
+    path = file_of(folder, "train")
     read(asked(sha256), folder)
     content = bytearray(path.read_bytes())
     content[100] ^= 1
@@ -118,7 +141,7 @@ def test_a_changed_file_of_the_same_size_is_refused(data):
 @pytest.mark.parametrize(("keep", "said"), [(0, "is empty"), (0.5, "truncated"), (-1, "is missing")])
 def test_a_damaged_file_is_one_sentence(data, keep, said):
     folder, sha256 = data
-    path = file_of(("x/y", "c", "train"), folder)
+    path = file_of(folder, "train")
     content = path.read_bytes()
     path.unlink()
     if keep >= 0:

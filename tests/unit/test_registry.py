@@ -12,7 +12,7 @@ import pytest
 
 import xstilts
 from xstilts.errors import UnknownName, XstiltsError
-from xstilts.tasks import languages, registry
+from xstilts.tasks import kinds, languages, registry
 from xstilts.tasks.task import Family, Split, Task
 
 TASKS = registry.all_tasks()
@@ -29,6 +29,7 @@ def made(**changes: object) -> Task:
         "languages": ("en",),
         "columns": {"text": "a", "label": "b"},
         "labels": ("no", "yes"),
+        "train": Split(path="x/y", split="train"),
         "source": "here",
         "licence": "CC0-1.0",
     }
@@ -43,48 +44,55 @@ def test_a_definition_is_complete(task):
     assert set(task.codes) <= set(task.languages)
     assert all(languages.of(code) for code in task.languages)
     assert set(task.no_dev) <= set(task.languages)
-    if task.trains_on:
-        other = registry.task(task.trains_on)
-        assert (other.family, other.labels, other.columns.keys() - task.columns.keys()) == (
-            task.family,
-            task.labels,
-            set(),
-        )
-    elif task.family is not Family.RETRIEVAL:
+    if task.stages and not kinds.of(task.family).as_it_is:
+        last = registry.task(task.stages[-1])  # whose head predicts
+        assert (last.family, last.labels) == (task.family, task.labels)
+        assert last.columns.keys() - task.columns.keys() <= {"item", "cluster"}
+    elif not kinds.of(task.family).as_it_is and task.family is not Family.MASKED_LM:
         assert task.train is not None and task.selection is not None
 
 
 @pytest.mark.parametrize("reporting", ["dev", "test"])
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
 def test_nothing_reported_is_selected_or_trained_on(task, reporting):
-    fitting = registry.fitting(task, reporting)
-    if task.family is Family.RETRIEVAL:
-        assert fitting is None
-        return
-    assert fitting is not None and fitting.selection is not None
-    reported = task.dev if reporting == "dev" else task.test
-    places = set() if reported is None else {reported.at(task.code(code)).place() for code in task.languages}
-    for chosen in (fitting.train, fitting.selection):
-        assert chosen.place() not in places
-        assert "{code}" not in " ".join(chosen.place())
+    fittings = registry.fittings(task, reporting)
+    assert bool(fittings) == (not kinds.of(task.family).as_it_is or bool(task.stages))
+    reported = [task.place(reporting, code) for code in task.languages]
+    places = {split.place() for split in reported if split is not None}
+    for fitting in fittings:
+        assert fitting.selection is not None or task.family is Family.MASKED_LM
+        for chosen in filter(None, (fitting.train, fitting.selection)):
+            assert chosen.place() not in places
+            assert "{code}" not in " ".join((*chosen.place(), *chosen.files))
 
 
 def test_dev_scores_are_never_chosen_on_themselves():
     panx = registry.task("panx")
-    for_test = registry.fitting(panx, "test")
+    (for_test,) = registry.fittings(panx, "test")
     assert for_test.selection == panx.selection and for_test.train.holdout is None
-    for_dev = registry.fitting(panx, "dev")
+    (for_dev,) = registry.fittings(panx, "dev")
     assert for_dev.train.place() == for_dev.selection.place() == panx.train.place()
     assert (for_dev.train.holdout.part, for_dev.selection.holdout.part) == ("train", "select")
     assert for_dev.selection.holdout.by == "tokens"
 
 
 def test_a_task_may_train_on_another():
-    xquad = registry.fitting(registry.task("xquad"), "test")
+    (xquad,) = registry.fittings(registry.task("xquad"), "test")
     assert xquad.task.name == "squad_v1" and xquad.language == "en"
-    assert xquad.selection.exclude_contexts_of == "google/xtreme/XQuAD.en/validation"
-    assert registry.fitting(registry.task("xnli"), "dev").selection.split == "validation_matched"
-    assert registry.fitting(registry.task("world_nli"), "dev").language == "w0"
+    assert xquad.selection.without == "xquad"
+    assert registry.fittings(registry.task("xnli"), "dev")[0].selection.split == "validation_matched"
+    assert registry.fittings(registry.task("world_nli"), "dev")[0].language == "w0"
+    siqa, copa = registry.fittings(registry.task("xcopa"), "test")
+    assert (siqa.task.name, copa.task.name) == ("siqa", "copa")
+    assert copa.selection.holdout.part == "select" and copa.selection.split == "train"
+
+
+def test_a_language_may_be_reported_elsewhere():
+    xcopa = registry.task("xcopa")
+    assert xcopa.place("test", "en").place() == ("aps/super_glue", "copa", "validation")
+    assert xcopa.place("test", "et").place() == ("cambridgeltl/xcopa", "et", "test")
+    tydiqa = registry.task("tydiqa").place("test", "sw")
+    assert (tydiqa.split, tydiqa.keep.prefix) == ("validation", "swahili-")
 
 
 def test_languages_with_rows_of_a_split():
@@ -116,6 +124,8 @@ def test_an_unknown_task_names_the_nearest():
         ({"columns": {"text": "a", "label": "b", "pear": "c"}}, "pear"),
         ({"metric": "bleu"}, "bleu"),
         ({"labels": ()}, "labels"),
+        ({"open_labels": True}, "labels"),
+        ({"train": None}, "trains on nothing"),
         ({"roles": ("target",)}, "dev or test"),
     ],
 )

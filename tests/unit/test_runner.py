@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from xstilts.errors import DataError
+from xstilts.errors import DataError, LanguageError
 from xstilts.execute.backends import Event, Listener
 from xstilts.execute.runner import Runner
 from xstilts.execute.state import Again, Cause, survey
+from xstilts.plan.expand import Missing
 from xstilts.plan.graph import Cell, Plan, Planned
 from xstilts.plan.step import PretrainBody, Step
 from xstilts.record.artifacts import StepPaths
@@ -70,6 +72,8 @@ class Scripted:
         causes = self.script.get(step.label, [])
         if causes:
             error = DataError("it is wrong", "mend it") if causes[0] is Cause.FIXABLE else None
+            if error is not None and step.label.startswith("predict"):
+                error = LanguageError.of("xnli", "de", error)
             self.listen(
                 Event(step.label, "failed", cause=causes.pop(0), text="it is wrong: mend it", error=error)
             )
@@ -93,7 +97,7 @@ Ran = tuple[Runner, list[Scripted]]
 
 
 def runner(
-    store: LocalStore, replan: Callable[[], Plan], script: dict[str, list[Cause]] | None = None
+    store: LocalStore, replan: Callable[[Missing], Plan], script: dict[str, list[Cause]] | None = None
 ) -> Ran:
     made: list[Scripted] = []
 
@@ -108,7 +112,7 @@ def test_runs_everything_once_in_an_order_that_works(store: LocalStore) -> None:
     a = planned("a")
     b, c = planned("b", a), planned("c", a)
     d = planned("d", b, c)
-    driver, made = runner(store, lambda: plan_of(a, b, c, d))
+    driver, made = runner(store, lambda failed: plan_of(a, b, c, d))
     result = driver.run()
     assert made[0].started == ["a", "b", "c", "d"] and made[0].closed
     assert result.complete and set(result.ran) == {"a", "b", "c", "d"} and not result.failed
@@ -118,27 +122,42 @@ def test_nothing_to_do_starts_no_backend(store: LocalStore) -> None:
     a = planned("a")
     assert a.step is not None
     record(store, a.step)
-    driver, made = runner(store, lambda: plan_of(a))
+    driver, made = runner(store, lambda failed: plan_of(a))
     assert driver.run().complete and not made
 
 
 def test_a_failure_blocks_only_what_stands_on_it(store: LocalStore) -> None:
     a, x = planned("a"), planned("x")
     b, y = planned("b", a), planned("y", x)
-    driver, made = runner(store, lambda: plan_of(a, b, x, y), {"a": [Cause.FIXABLE]})
+    driver, made = runner(store, lambda failed: plan_of(a, b, x, y), {"a": [Cause.FIXABLE]})
     result = driver.run()
     assert set(result.ran) == {"x", "y"} and result.blocked == {"b": "a"}
     (failure,) = result.failed
     assert failure.label == "a" and failure.cause is Cause.FIXABLE and not result.complete
 
 
+def test_a_language_that_fails_is_left_out_and_the_others_go_on(store: LocalStore) -> None:
+    seen: list[Missing] = []
+
+    def replan(failed: Missing) -> Plan:
+        seen.append(dict(failed))
+        made = plan_of(planned("predict-without" if failed else "predict-all"))
+        return replace(made, missing=dict(failed))
+
+    driver, made = runner(store, replan, {"predict-all": [Cause.FIXABLE]})
+    result = driver.run()
+    assert made[0].started == ["predict-all", "predict-without"] and not result.failed
+    assert seen[-1] == {("xnli", "de"): "it is wrong"}
+    assert not result.complete, "a language is missing"
+
+
 def test_a_lost_worker_is_tried_again_and_rationed(store: LocalStore) -> None:
     a = planned("a")
-    driver, made = runner(store, lambda: plan_of(a), {"a": [Cause.LOST_WORKER] * 2})
+    driver, made = runner(store, lambda failed: plan_of(a), {"a": [Cause.LOST_WORKER] * 2})
     assert driver.run().complete and made[0].started == ["a"] * 3
 
     b = planned("b")
-    driver, made = runner(store, lambda: plan_of(b), {"b": [Cause.LOST_WORKER] * 9})
+    driver, made = runner(store, lambda failed: plan_of(b), {"b": [Cause.LOST_WORKER] * 9})
     assert not driver.run().complete and made[0].started == ["b"] * 3
 
 
@@ -151,7 +170,7 @@ def test_only_lost_workers_are_tried_again() -> None:
 def test_a_search_that_has_chosen_brings_the_steps_that_awaited_it(store: LocalStore) -> None:
     search = planned("search", kind="search")
 
-    def replan() -> Plan:
+    def replan(failed: Missing) -> Plan:
         assert search.key is not None
         if store.exists(StepPaths(search.key).record):
             return plan_of(search, planned("train-chosen"))
@@ -165,7 +184,7 @@ def test_a_search_that_has_chosen_brings_the_steps_that_awaited_it(store: LocalS
 def test_stopping_leaves_the_rest_and_says_interrupted(store: LocalStore) -> None:
     a = planned("a")
     b = planned("b", a)
-    driver, made = runner(store, lambda: plan_of(a, b), {"a": [Cause.INTERRUPTED]})
+    driver, made = runner(store, lambda failed: plan_of(a, b), {"a": [Cause.INTERRUPTED]})
     driver.stopping = True
     driver.survey = survey(plan_of(a, b), store)
     result = driver.run()

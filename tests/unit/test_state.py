@@ -174,7 +174,7 @@ def test_a_stop_between_submitting_and_starting_is_heard_and_ends_the_run(store:
         backends.append(Stopped(site, lambda event: (heard.append(event), listen(event))[0]))
         return backends[0]
 
-    driver = Runner(store, lambda: plan_of(made), start)
+    driver = Runner(store, lambda failed: plan_of(made), start)
     result = driver.run()
     assert result.interrupted and not result.ran and not result.failed
     assert [(event.what, event.cause) for event in heard] == [("failed", Cause.INTERRUPTED)]

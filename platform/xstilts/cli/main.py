@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from xstilts import __version__, api
-from xstilts.cli import show
+from xstilts.cli import data, official, show
 from xstilts.errors import XstiltsError
 
 app = typer.Typer(
@@ -30,6 +30,8 @@ app = typer.Typer(
 )
 export = typer.Typer(help="Write what the store holds in other tools' forms.", no_args_is_help=True)
 app.add_typer(export, name="export")
+app.add_typer(data.data, name="data")
+app.command()(official.evaluate)
 
 JobPath = Annotated[Path, typer.Argument(metavar="JOB", help="A job file, such as jobs/quickstart.yaml.")]
 Store = Annotated[str | None, typer.Option(help="Folder of results; XSTILTS_STORE, else ./xstilts-store.")]
@@ -190,6 +192,29 @@ def export_mlflow(job: JobPath, store: Store = None, data: Data = None) -> None:
     """Rebuild the job's MLflow runs from the store; twice makes no second ones."""
     count = api.export_mlflow(api.open_job(job, store, data))
     console.print(f"{count} runs are in MLflow", highlight=False)
+
+
+@export.command("xtreme")
+def export_xtreme(
+    job: JobPath,
+    to: Annotated[Path, typer.Option("--to", help="Folder to write <task>/test-<language> files to.")],
+    suite: Annotated[
+        str | None, typer.Option(help="xtreme or xtreme-r; the job's, else xtreme, when left out.")
+    ] = None,
+    intermediate: Annotated[str | None, typer.Option(help="Row of the job; the only one by default.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Its seed; the only one by default.")] = None,
+    labels: Annotated[
+        Path | None, typer.Option(help="Write the right answers too, for `xstilts evaluate`.")
+    ] = None,
+    store: Store = None,
+    data: Data = None,
+) -> None:
+    """Write the predictions of one row and seed as the benchmark wants them submitted."""
+    made = api.export_xtreme(api.open_job(job, store, data), to, suite, intermediate, seed, labels)
+    console.print(f"{len(made.files)} files in {to}", highlight=False)
+    for task, language in made.missing:
+        errors.print(f"missing: {task} in {language}", highlight=False)
+    raise typer.Exit(1 if made.missing else 0)
 
 
 def main() -> None:

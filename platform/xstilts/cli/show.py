@@ -40,7 +40,7 @@ def plan(survey: Survey) -> RenderableType:
         table.add_column(column, justify="left" if column == "kind" else "right")
     kinds = Counter(step["kind"] for step in words["steps"])
     done = Counter(step["kind"] for step in words["steps"] if step["state"] == "recorded")
-    for kind in ("pretrain", "search", "train", "predict", "score"):
+    for kind in ("pretrain", "translate", "search", "train", "predict", "score"):
         if kinds[kind]:
             table.add_row(kind, str(kinds[kind]), str(done[kind]), str(kinds[kind] - done[kind]))
     parts: list[RenderableType] = [Text(f"{survey.plan.job}  {head}", style="bold"), table]
@@ -48,6 +48,7 @@ def plan(survey: Survey) -> RenderableType:
         parts.append(Text(f"shared: {totals['trainings_saved_by_sharing']} trainings less than cell by cell"))
     if not survey.to_run:
         parts.append(Text("nothing to do"))
+    parts += lacking(survey)
     reasons = Counter(
         (step["kind"], reason)
         for step in words["steps"]
@@ -62,6 +63,17 @@ def plan(survey: Survey) -> RenderableType:
             Text(f"     … and {len(reasons) - SHOWN_REASONS} more kinds of reason: --json has them all")
         )
     return Group(*parts)
+
+
+def lacking(survey: Survey) -> list[Text]:
+    """One line a target that lacks languages, with the reason of the first."""
+    found: dict[str, dict[str, str]] = {}
+    for (target, language), why in survey.plan.missing.items():
+        found.setdefault(target, {})[language] = why
+    return [
+        Text(f"left out of {target}: {' '.join(whys)} ({next(iter(whys.values()))})", style="yellow")
+        for target, whys in found.items()
+    ]
 
 
 class Progress:
@@ -164,6 +176,8 @@ def outcome(console: Console, errors: Console, result: Result) -> None:
             highlight=False,
             soft_wrap=True,
         )
+    for line in lacking(result.survey):
+        errors.print(line)
     if result.blocked:
         errors.print(f"{len(result.blocked)} steps stand on failed ones and were not run", highlight=False)
     if result.interrupted:
@@ -204,9 +218,10 @@ def task_words(task: Task) -> dict[str, Any]:
     return {
         "name": task.name,
         "role": list(task.roles),
-        "family": task.family.value,
+        "family": str(task.family),
         "languages": list(task.languages),
         "metric": task.metric,
+        "size": task.size,
         "source": task.source,
         "licence": task.licence,
     }
@@ -215,13 +230,12 @@ def task_words(task: Task) -> dict[str, Any]:
 def tasks(found: Sequence[Task]) -> RenderableType:
     """The registry as a table."""
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for column in ("name", "role", "family", "metric", "languages", "source", "licence"):
+    for column in ("name", "role", "family", "metric", "languages", "size", "source", "licence"):
         table.add_column(column, overflow="fold")
     for task in found:
         spoken = " ".join(task.languages) if len(task.languages) <= 6 else f"{len(task.languages)} languages"
-        table.add_row(
-            task.name, " ".join(task.roles), task.family.value, task.metric, spoken, task.source, task.licence
-        )
+        role, family = " ".join(task.roles), str(task.family)
+        table.add_row(task.name, role, family, task.metric, spoken, task.size, task.source, task.licence)
     return table
 
 

@@ -79,6 +79,15 @@ def read_predictions(path: Path) -> dict[str, Any]:
     return {row["item"]: row["prediction"] for row in rows}
 
 
+def read_scored(path: Path) -> dict[str, tuple[Any, float]]:
+    """Item -> prediction and score, as `write_predictions` wrote them.
+
+    Raises:
+        DataError: no such file, or it is damaged.
+    """
+    return {row["item"]: (row["prediction"], row["score"]) for row in load(path)}
+
+
 def by_item(predictions: Sequence[Prediction]) -> Mapping[str, Any]:
     """What `score` wants, without the way over a file."""
     return {made.item: made.prediction for made in predictions}

@@ -24,9 +24,9 @@ def score(
     """Item statistics, one row an example, and metrics in percent; a missing prediction counts as wrong.
 
     Raises:
-        DataError: none of the examples has a prediction: these are predictions of other data.
+        DataError: none of the predictions is of one of the examples: they are of other data.
     """
-    if not any(example.item in predictions for example in examples):
+    if predictions and not any(example.item in predictions for example in examples):
         problem = f"the predictions for {task.name} in {language} are of none of its {len(examples)} items"
         raise DataError(problem, "plan the job again: data and predictions do not belong together")
     items = code.items(task, examples, predictions, language)

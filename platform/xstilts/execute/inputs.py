@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,7 +18,7 @@ from xstilts.families import code_of, reading, snapshot
 from xstilts.families.base import Example, Feature, Length
 from xstilts.frozen import digest
 from xstilts.plan.step import EncoderRef
-from xstilts.tasks.task import Rows, Task
+from xstilts.tasks.task import Family, Rows, Task
 
 Value = TypeVar("Value")
 
@@ -47,21 +47,46 @@ _examples = Kept(64)
 _features = Kept(64)
 
 
-def examples(task: Task, rows: Rows, data: Path | None) -> list[Example]:
+Made = Mapping[str, Path]
+"""Role of the step that made rows -> the file; its path has the step's key in it."""
+
+
+def examples(task: Task, rows: Rows, data: Path | None, made: Made | None = None) -> list[Example]:
     """The rows of one split in the words of the task's family. Checks the bytes against the manifest."""
-    key = (digest(rows), digest(task.core()), task.parallel)
-    return _examples.get(key, lambda: code_of(task.family).examples(task, reading.read(rows, data)))
+    key = (digest(rows), digest(task.core()), task.parallel, _made_key(made))
+    return _examples.get(key, lambda: code_of(task.family).examples(task, reading.read(rows, data, made)))
 
 
 def features(
-    task: Task, rows: Rows, tokenizer: Any, length: Length, training: bool, data: Path | None
+    task: Task,
+    rows: Rows,
+    tokenizer: Any,
+    length: Length,
+    training: bool,
+    data: Path | None,
+    made: Made | None = None,
 ) -> list[Feature]:
     """Encoded examples; the tokenizer counts by its bytes."""
-    key = (digest(rows), digest(task.core()), tokenizer_digest(tokenizer), length, training)
+    key = (digest(rows), digest(task.core()), tokenizer_digest(tokenizer), length, training, _made_key(made))
+    code = code_of(task.family)
     return _features.get(
-        key,
-        lambda: code_of(task.family).encode(task, examples(task, rows, data), tokenizer, length, training),
+        key, lambda: code.encode(task, examples(task, rows, data, made), tokenizer, length, training)
     )
+
+
+def settled(task: Task, rows: Sequence[Rows], data: Path | None) -> Task:
+    """`task` with its labels: those met in `rows`, sorted, where they are open."""
+    if not task.open_labels:
+        return task
+    listed = task.family is Family.TAGGING
+    name = task.columns["tags" if listed else "label"]
+    found = (row[name] for each in rows for row in reading.read(each, data))
+    met = {str(label) for value in found for label in (value if listed else [value])}
+    return task.model_copy(update={"labels": tuple(sorted(met))})
+
+
+def _made_key(made: Made | None) -> tuple[str, ...]:
+    return tuple(str(path) for _, path in sorted((made or {}).items()))
 
 
 def tokenizer_digest(tokenizer: Any) -> str:

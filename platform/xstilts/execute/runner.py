@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any, Protocol
 
+from xstilts.errors import DataError, LanguageError
 from xstilts.execute.backends import Backend, Event, Listener
 from xstilts.execute.state import Again, Cause, Survey, survey
+from xstilts.plan.expand import Missing
 from xstilts.plan.graph import Plan, Planned
 from xstilts.record.artifacts import ArtifactStore
 
@@ -56,16 +58,17 @@ class Result:
 
     @property
     def complete(self) -> bool:
-        """Whether everything that the job asks for is recorded."""
-        return not self.survey.to_run
+        """Whether everything that the job asks for is recorded, no language missing."""
+        return not self.survey.to_run and not self.survey.plan.missing
 
 
 @dataclass(slots=True)
 class Runner:
-    """Runs one plan. `replan` gives the plan anew, with what searches have chosen."""
+    """Runs one plan. `replan` gives the plan anew, with what searches have chosen and without the languages
+    that failed."""
 
     store: ArtifactStore
-    replan: Callable[[], Plan]
+    replan: Callable[[Missing], Plan]
     start_backend: Callable[[Listener], Backend]
     observers: Sequence[Observer] = ()
     again: Again = Again()
@@ -75,6 +78,8 @@ class Runner:
     seen: Counter[tuple[str, Cause]] = field(default_factory=Counter)
     ran: list[str] = field(default_factory=list)
     stopping: bool = False
+    failed_languages: dict[tuple[str, str], str] = field(default_factory=dict)
+    """(target, language) -> why it is left out."""
 
     def run(self) -> Result:
         """Until everything is recorded, failed or blocked; or until Ctrl-C, which leaves checkpoints."""
@@ -109,7 +114,7 @@ class Runner:
                 backend.submit(planned.step)
 
     def _look(self) -> None:
-        self.survey = survey(self.replan(), self.store)
+        self.survey = survey(self.replan(self.failed_languages), self.store)
         for observer in self.observers:
             observer.planned(self.survey)
 
@@ -133,12 +138,27 @@ class Runner:
         self.seen[event.label, event.cause] += 1
         if event.cause is Cause.INTERRUPTED:
             return event
+        if isinstance(event.error, LanguageError) and self._without(event.error):
+            text = f"{event.text}; going on without {event.error.place[1]}"
+            return Event(event.label, "note", event.attempt, text=text, time=event.time)
         if self.again.allows(event.cause, self.seen[event.label, event.cause]):
             return Event(
                 event.label, "note", event.attempt, text=f"{event.text}; trying again", time=event.time
             )
         self.failures[event.label] = Failure(event.label, event.cause, event.text, event.error)
         return event
+
+    def _without(self, problem: LanguageError) -> bool:
+        """Plans anew without the language; False where the target then has none."""
+        if problem.place in self.failed_languages:
+            return False
+        self.failed_languages[problem.place] = problem.problem
+        try:
+            self._look()
+        except DataError:
+            del self.failed_languages[problem.place]
+            return False
+        return True
 
     @contextmanager
     def _interruptible(self, backend: Backend) -> Iterator[None]:

@@ -6,9 +6,20 @@ from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 
-from xstilts.errors import JobFileError, ModelError
+from xstilts.errors import DataError, JobFileError, ModelError
 from xstilts.families import snapshot
-from xstilts.plan.step import Body, EncoderRef, PretrainBody, SearchBody, Step, TrainBody
+from xstilts.frozen import digest
+from xstilts.plan.step import (
+    Body,
+    EncoderRef,
+    PredictBody,
+    PretrainBody,
+    ScoreBody,
+    SearchBody,
+    Step,
+    TrainBody,
+    TranslateBody,
+)
 from xstilts.spec.experiment import Experiment, ModelSpec
 from xstilts.tasks import world
 from xstilts.tasks.manifest import Manifest
@@ -38,18 +49,37 @@ class LocalSources:
         generator = world.generator_identity(self._world.seed)
         return Rows(path="world", config=split.config, split=split.split, language=language, world=generator)
 
-    def check(self, steps: Iterable[Step]) -> None:
-        """Refuses steps whose files are not those that were pulled, before the first of them runs.
+    def check(self, steps: Iterable[Step]) -> dict[tuple[str, str], str]:
+        """Looks at the files of steps before the first of them runs: (target, language) -> what is wrong with
+        the rows of a language that would be reported.
 
         Only what is to run is looked at: a finished job can be reported where its data are gone.
 
         Raises:
-            DataError: a file is missing, empty, or of another size than in the manifest.
+            DataError: a file to train, choose or search on is missing, empty, or of another size than in the
+                manifest.
         """
-        places = {(rows.path, rows.config, rows.split): rows for step in steps for rows in _rows(step.body)}
-        for rows in places.values():
-            if rows.world is None:
-                self.manifest.check(rows)
+        found: dict[tuple[str, str], str] = {}
+        looked: set[str] = set()
+        for body in (step.body for step in steps):
+            for rows in _rows(body):
+                if rows.world is None and not rows.made_by and digest(rows) not in looked:
+                    looked.add(digest(rows))
+                    self.manifest.check(rows)
+            if isinstance(body, PredictBody | ScoreBody):
+                found |= self._damaged(body)
+        return found
+
+    def _damaged(self, body: PredictBody | ScoreBody) -> dict[tuple[str, str], str]:
+        """Of the rows that are reported, or that a threshold for them is found on."""
+        found = {}
+        for rows in (*body.rows, *body.calibration):
+            try:
+                if rows.world is None:
+                    self.manifest.check(rows)
+            except DataError as problem:
+                found[body.task.name, rows.language] = problem.problem
+        return found
 
     def languages(self, path: str) -> tuple[str, ...]:
         """Languages that raw text `path` has."""
@@ -75,9 +105,19 @@ class LocalSources:
 
 
 def _rows(body: Body) -> tuple[Rows, ...]:
-    """All the rows that a step reads."""
+    """The rows that a step cannot do without."""
     if isinstance(body, PretrainBody):
         return body.corpora
     if isinstance(body, SearchBody):
         body = body.trial
-    return (body.rows, body.selection_rows) if isinstance(body, TrainBody) else body.rows
+    if isinstance(body, TranslateBody):
+        return (body.rows,)
+    if isinstance(body, PredictBody):
+        return body.candidates
+    if not isinstance(body, TrainBody):
+        return ()
+    mixing = body.mixing
+    parts = () if mixing is None else mixing.parts
+    text = () if mixing is None or mixing.mlm is None else mixing.mlm.corpora
+    mixed = (rows for part in parts for rows in (part.rows, part.selection_rows))
+    return (body.rows, *(body.target_dev or (body.selection_rows,)), *mixed, *text)

@@ -86,6 +86,10 @@ class Survey:
                 for planned, state in zip(plan, states, strict=True)
             ],
             "cells": [asdict(cell) for cell in plan.cells],
+            "missing": [
+                {"target": target, "language": language, "why": why}
+                for (target, language), why in plan.missing.items()
+            ],
             "totals": {
                 "steps": len(states),
                 **{word: states.count(word) for word in ("recorded", "to_run", "awaits")},

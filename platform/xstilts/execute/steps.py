@@ -89,6 +89,11 @@ class Work:
             if name.startswith(prefix)
         }
 
+    def made(self) -> dict[str, Path]:
+        """Files of rows that steps made, by the role that `Rows.made_by` names."""
+        roles = [role for role in self.step.inputs if role.startswith("rows/")]
+        return {role: self.input_files(role, "rows")[""] for role in roles}
+
     def note(self, text: str) -> None:
         """Tells people something that changes nothing, such as a torn checkpoint that was passed over."""
         self.listen(Event(self.step.label, "note", self.attempt, text=text, time=time.time()))

@@ -5,17 +5,18 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-from xstilts.tasks.task import Family
+from xstilts.tasks import kinds
 
 if TYPE_CHECKING:
     from xstilts.families.base import FamilyCode
 
 
-def code_of(family: Family) -> FamilyCode:
-    """The one object that serves `family`; its module is imported on first use, named as the family is.
+def code_of(family: str) -> FamilyCode:
+    """The one object that serves a kind of task; its module is imported on first use.
 
     Raises:
-        ValueError: `family` is none of `Family`.
+        ValueError: there is no such kind.
     """
-    code: FamilyCode = importlib.import_module(f"{__name__}.{Family(family).value}").CODE
+    kind = kinds.of(family)
+    code: FamilyCode = importlib.import_module(kind.module or f"{__name__}.{kind.name}").CODE
     return code

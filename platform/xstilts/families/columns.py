@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from string import Formatter
 from typing import Any, NamedTuple
 
 from xstilts.errors import DataError
@@ -36,12 +37,20 @@ def column(task: Task, row: Row, number: int, path: str) -> Any:
 
 
 def text(task: Task, row: Row, number: int, word: str) -> str:
-    """The text that the family calls `word`.
+    """The text that the family calls `word`: a column, or a sentence made of several, as in
+    "{premise} What was the {question}?".
 
     Raises:
-        DataError: it is missing or no text.
+        DataError: a column is missing or no text.
     """
-    return checked_text(task, column(task, row, number, task.columns[word]), number, task.columns[word])
+    path = task.columns[word]
+    if "{" not in path:
+        return checked_text(task, column(task, row, number, path), number, path)
+    found = ""
+    for before, name, *_ in Formatter().parse(path):
+        own = "" if name is None else checked_text(task, column(task, row, number, name), number, name)
+        found += before + own
+    return found
 
 
 def checked_text(task: Task, value: Any, number: int, name: str) -> str:

@@ -7,31 +7,29 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from xstilts.errors import DataError
+from xstilts.families import originals
 from xstilts.frozen import stream
-from xstilts.tasks import world
-from xstilts.tasks.manifest import PULL, Place, file_of, place_of, sha256_of
-from xstilts.tasks.task import Holdout, Rows
+from xstilts.tasks import reserved, world
+from xstilts.tasks.manifest import PULL, paths_of, sha256_of
+from xstilts.tasks.task import Holdout, Keep, Rows
 
 _sums: dict[tuple[str, int, int], str] = {}
 """(path, size, time of change) -> SHA-256, so that a file is summed once a process."""
 
 
-def read(rows: Rows, data: Path | None) -> list[dict[str, Any]]:
-    """The rows, in published order; of them `exclude_contexts_of`, `holdout` and `first`, in this order.
+def read(rows: Rows, data: Path | None, made: Mapping[str, Path] | None = None) -> list[dict[str, Any]]:
+    """The rows, in published order, then those of `more`; of each part what `keep`, `without` and `holdout`
+    leave, and of all of them the `first`. `made`: key of the step that made rows -> the file.
 
     Raises:
-        DataError: the file is missing, empty, truncated, not the one of the manifest, or leaves no row.
+        DataError: a file is missing, empty, truncated, not the one of the manifest, or leaves no row.
     """
-    if rows.world is not None:
-        found = list(world.rows(rows.world, rows.config, rows.split))
-    else:
-        found = _published(rows, data)
-    if rows.holdout is not None:
-        found = _part(rows, rows.holdout, found)
+    found = [row for part in (rows, *rows.more) for row in _part(part, data, made or {})]
     found = found[: rows.first]
     if not found:
         raise DataError(f"{_named(rows)} has no rows", "choose another split, or pull the data again")
@@ -57,20 +55,35 @@ def in_selection(value: Any, share: float) -> bool:
     return drawn < share * 2**64
 
 
+def _part(rows: Rows, data: Path | None, made: Mapping[str, Path]) -> list[dict[str, Any]]:
+    if rows.world is not None:
+        found = list(world.rows(rows.world, rows.config, rows.split))
+    elif rows.made_by:
+        found = _table(made[rows.made_by])
+    else:
+        found = _published(rows, data)
+    if rows.keep is not None:
+        found = [row for row in found if _kept(row, rows.keep)]
+    if rows.without:
+        found = [row for row in found if not reserved.LISTS[rows.without](row)]
+    return found if rows.holdout is None else _side(rows, rows.holdout, found)
+
+
 def _published(rows: Rows, data: Path | None) -> list[dict[str, Any]]:
     if data is None:
         raise DataError(f"{_named(rows)} is needed and no data folder is known", PULL)
-    places: list[Place] = [(rows.path, rows.config, rows.split)]
-    if rows.exclude_contexts_of is not None:
-        places.append(place_of(rows.exclude_contexts_of))
-    paths = [file_of(place, data) for place in places]
+    paths = paths_of(rows, data)
     for path, sha256 in zip(paths, rows.sha256, strict=len(rows.sha256) > 0):
         _check(path, sha256)
-    if rows.exclude_contexts_of is None:
-        whole = rows.holdout is not None
-        return _table(paths[0], None if whole else rows.first)
-    left_out = {_collapsed(row["context"]) for row in _table(paths[1])}
-    return [row for row in _table(paths[0]) if _collapsed(row["context"]) not in left_out]
+    if rows.reader:
+        return originals.READERS[rows.reader](paths)
+    alone = len(paths) == 1 and not (rows.more or rows.keep or rows.without or rows.holdout)
+    return [row for path in paths for row in _table(path, rows.first if alone else None)]
+
+
+def _kept(row: dict[str, Any], keep: Keep) -> bool:
+    value = row.get(keep.column)
+    return value not in keep.drop and (keep.prefix is None or str(value).startswith(keep.prefix))
 
 
 def _check(path: Path, sha256: str) -> None:
@@ -85,7 +98,8 @@ def _check(path: Path, sha256: str) -> None:
     if key not in _sums:
         _sums[key] = sha256_of(path)
     if _sums[key] != sha256:
-        _table(path, 1)  # says so if the cause is that the file is cut off
+        if path.suffix == ".parquet":
+            _table(path, 1)  # says so if the cause is that the file is cut off
         remedy = "pull the data again, then plan anew"
         raise DataError(f"{path} is not the file of the manifest: it changed since it was pulled", remedy)
 
@@ -105,17 +119,13 @@ def _table(path: Path, first: int | None = None) -> list[dict[str, Any]]:
     return rows
 
 
-def _part(rows: Rows, holdout: Holdout, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _side(rows: Rows, holdout: Holdout, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Of `found` those that training, or selection, may have."""
     if found and holdout.by not in found[0]:
         remedy = f"it has {', '.join(sorted(found[0]))}; plan the job again"
         raise DataError(f"{_named(rows)} has no column {holdout.by!r}", remedy)
     held = holdout.part == "select"
     return [row for row in found if in_selection(row[holdout.by], holdout.share) == held]
-
-
-def _collapsed(text: str) -> str:
-    return " ".join(text.split())
 
 
 def _named(rows: Rows) -> str:

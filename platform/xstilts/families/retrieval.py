@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor, nn
 
-from xstilts.errors import JobFileError, ModelError
-from xstilts.families import batching, columns, heads, subwords
+from xstilts.errors import JobFileError
+from xstilts.families import batching, columns, pooling, subwords
 from xstilts.families.base import Batch, Example, FamilyCode, Feature, Length, Prediction
+from xstilts.families.nearest import Nearest
 from xstilts.tasks import metrics
 from xstilts.tasks.task import FAMILY_VERSION, Family, Task
 
 RANKS = 10
 """Documents that a prediction lists."""
-BLOCK = 1024
-"""Queries compared at a time: 80 MB of similarities to 10,000 documents."""
+BLOCK = 16_384
+"""Documents compared at a time."""
 
 
 class Retrieval:
@@ -74,19 +73,7 @@ class Retrieval:
         Raises:
             ModelError: the encoder has no layer `model.layer`.
         """
-        layer: int | None = cast(Any, model).layer
-        states = heads.encoded(model, batch, every_layer=True).hidden_states
-        layer = -1 if layer is None else layer
-        if not -len(states) <= layer < len(states):
-            top = len(states) - 1
-            raise ModelError(
-                f"the encoder has hidden states 0 (embeddings) to {top}, and layer {layer} was asked for",
-                f"set evaluate.retrieval.layer in the job file to at most {top}, or to -1 for the last",
-                ("evaluate", "retrieval", "layer"),
-            )
-        mask = batch["attention_mask"][:, :, None].float()
-        pooled: Tensor = (states[layer].float() * mask).sum(1) / mask.sum(1)
-        return pooled
+        return pooling.mean_of_layer(model, batch)
 
     def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         """Retrieval has none: a task of this family is never trained.
@@ -102,14 +89,15 @@ class Retrieval:
         """The nearest documents of each query by cosine, exactly; of equals the lowest row."""
         if not examples:
             return []
-        queries, documents = (_unit(examples, features, outputs, side) for side in ("query", "document"))
-        found = []
+        queries, documents = (_vectors(examples, features, outputs, side) for side in ("query", "document"))
+        search = Nearest(pooling.unit(queries), RANKS)
         for begin in range(0, len(examples), BLOCK):
-            order, cosines = nearest(queries[begin : begin + BLOCK], documents)
-            for place, (ranked, best) in enumerate(zip(order, cosines[:, 0], strict=True)):
-                item = examples[begin + place].item
-                found.append(Prediction(item, [examples[row].item for row in ranked], float(best)))
-        return found
+            search.add(pooling.unit(documents[begin : begin + BLOCK]), begin)
+        order, cosines = search.result()
+        return [
+            Prediction(example.item, [examples[row].item for row in ranked], float(best))
+            for example, ranked, best in zip(examples, order, cosines[:, 0], strict=True)
+        ]
 
     def items(
         self, task: Task, examples: Sequence[Example], predictions: Mapping[str, Any], language: str
@@ -135,39 +123,16 @@ class Retrieval:
         )
 
 
-def nearest(
-    queries: np.ndarray[Any, Any], documents: np.ndarray[Any, Any]
-) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Rows of the (up to) ten nearest documents of each query, and their cosines, both (queries, ranks).
-
-    Both sides have unit length, float64. Cosines are rounded to 7 decimals, float32's own resolution, since a
-    matrix product gives equal columns sums that differ in the last bit and would break ties by chance.
-    """
-    cosines = np.round(queries @ documents.T, 7)
-    ranks = min(RANKS, len(documents))
-    order = np.empty((len(queries), ranks), dtype=np.int64)
-    values = np.empty((len(queries), ranks))
-    every = np.arange(len(queries))
-    for rank in range(ranks):  # ten passes beat sorting 10,000 columns; argmax takes the first of equals
-        order[:, rank] = cosines.argmax(1)
-        values[:, rank] = cosines[every, order[:, rank]]
-        cosines[every, order[:, rank]] = -np.inf
-    return order, values
-
-
-def _unit(
+def _vectors(
     examples: Sequence[Example], features: Sequence[Feature], outputs: Sequence[Tensor], side: str
-) -> np.ndarray[Any, Any]:
-    """Vectors of one side by example, of length 1, float64."""
+) -> list[Tensor]:
+    """Outputs of one side, by example."""
     own = {
         feature.example: output
         for feature, output in zip(features, outputs, strict=True)
         if feature.keep["side"] == side
     }
-    vectors = torch.stack([own[number] for number in range(len(examples))]).double().numpy()
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    unit: np.ndarray[Any, Any] = vectors / np.maximum(lengths, 1e-12)
-    return unit
+    return [own[number] for number in range(len(examples))]
 
 
 CODE: FamilyCode = Retrieval()

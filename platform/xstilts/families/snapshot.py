@@ -13,13 +13,30 @@ from pathlib import Path
 
 from xstilts.errors import ModelError
 
-TOKENIZER_FILES = ("tokenizer.json", "sentencepiece.bpe.model", "spiece.model", "vocab.txt", "vocab.json")
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "sentencepiece.bpe.model",  # XLM-R
+    "spm.model",  # mDeBERTa-v3
+    "spiece.model",
+    "tokenizer.model",
+    "vocab.txt",
+    "vocab.json",
+)
 """Any one of them is enough for AutoTokenizer; the first is what this project writes."""
 
-DECIDING = ("*.safetensors", "*.safetensors.index.json", "*.model", "*.txt", "tokenizer*.json")
+DECIDING = ("*.safetensors", "*.safetensors.index.json", "*.model", "*.spm", "*.txt", "tokenizer*.json")
 """What can change a result, beside the JSON files below; a README cannot."""
 
-JSON_FILES = ("config.json", "vocab.json", "special_tokens_map.json", "added_tokens.json")
+JSON_FILES = (
+    "config.json",
+    "vocab.json",
+    "target_vocab.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+)
+
+SHAPE = ("model_type", "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads")
+"""Fields of config.json in which descendants of one pretrained encoder agree."""
 
 _CHUNK = 1 << 20
 
@@ -60,6 +77,29 @@ def weights(folder: Path) -> dict[str, str]:
     names = {path.name for pattern in DECIDING for path in folder.glob(pattern) if path.is_file()}
     names |= {name for name in JSON_FILES if (folder / name).is_file()}
     return {name: sha256(folder / name) for name in sorted(names)}
+
+
+def unlike(folder: Path, other: Path) -> dict[str, tuple[object, object]]:
+    """Fields of SHAPE in which two model folders differ, with both values: {} where one can descend from the
+    other. A field that one of them leaves out is its architecture's default and is not compared.
+
+    Raises:
+        ModelError: one of them is no model snapshot.
+    """
+    check(folder)
+    check(other)
+    one, two = (json.loads((each / "config.json").read_bytes()) for each in (folder, other))
+    both = [name for name in SHAPE if name in one and name in two]
+    return {name: (one[name], two[name]) for name in both if one[name] != two[name]}
+
+
+def cased_without_saying(folder: Path) -> bool:
+    """Whether a folder's only tokenizer file is a WordPiece vocab.txt that has words in upper case."""
+    saying = (*(name for name in TOKENIZER_FILES if name != "vocab.txt"), "tokenizer_config.json")
+    if not (folder / "vocab.txt").is_file() or any((folder / name).is_file() for name in saying):
+        return False
+    words = (folder / "vocab.txt").read_text(encoding="utf-8").splitlines()
+    return any(word != word.lower() for word in words if not word.startswith("["))
 
 
 def find(name: str, data: Path | None) -> Path | None:

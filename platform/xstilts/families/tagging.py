@@ -53,8 +53,9 @@ class Tagging:
                 f"a length of {length.max_length} leaves no sub-word for a sentence",
                 f"set max_length to {frame.size + 1} or more",
             )
+        split = subwords.words(tokenizer, [list(example.inputs["words"]) for example in examples])
         found = []
-        for number, (example, words) in enumerate(zip(examples, _words(examples, tokenizer), strict=True)):
+        for number, (example, words) in enumerate(zip(examples, split, strict=True)):
             gold = columns.require_gold(task, example, "train on") if training else None
             for first, part in _parts(words, room):
                 ids = [one for word in part for one in word]
@@ -136,22 +137,6 @@ class Tagging:
     def score(self, task: Task, sums: Mapping[str, Any]) -> dict[str, Any]:
         """See `tasks.metrics`."""
         return metrics.from_sums(task.metric, sums)
-
-
-def _words(examples: Sequence[Example], tokenizer: Any) -> list[list[tuple[int, ...]]]:
-    """Sub-words of every word of every example; the unknown one for a word that gives none ("", a control
-    character), so that each word has a first sub-word."""
-    sentences = [list(example.inputs["words"]) for example in examples]
-    if not sentences:
-        return []
-    encoded = tokenizer(sentences, is_split_into_words=True, add_special_tokens=False, verbose=False)
-    found = []
-    for sentence, one in zip(sentences, encoded.encodings, strict=True):
-        words: list[list[int]] = [[] for _ in sentence]
-        for place, word in zip(one.ids, one.word_ids, strict=True):
-            words[word].append(place)
-        found.append([tuple(word) or (tokenizer.unk_token_id,) for word in words])
-    return found
 
 
 def _parts(words: Sequence[tuple[int, ...]], room: int) -> Iterator[tuple[int, list[tuple[int, ...]]]]:

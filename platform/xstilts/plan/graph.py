@@ -54,6 +54,8 @@ class Plan:
     model: str
     uses: dict[str, int] = field(default_factory=dict)
     """Label -> number of cells that stand on the step; 2 or more is work shared."""
+    missing: dict[tuple[str, str], str] = field(default_factory=dict)
+    """(target, language) -> why it is left out: a language that the job wants and cannot be reported."""
 
     def __iter__(self) -> Iterator[Planned]:
         return iter(self.steps.values())

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from xstilts.frozen import Frozen, Json, aside
+from xstilts.frozen import Frozen, Json, aside, late
 from xstilts.plan.fingerprint import fingerprint
 from xstilts.spec.experiment import PretrainSpec, Range, RetrievalSettings, Selection, TrainSettings
 from xstilts.tasks.task import Rows, Task
@@ -40,8 +40,44 @@ class PretrainBody(Frozen):
     """One a language, in the order of their codes."""
 
 
+class Part(_OfTask):
+    """One of the further tasks of a mixture; rates and schedule are the mixture's."""
+
+    rows: Rows
+    selection_rows: Rows
+    effective_batch: int
+    max_length: int
+    doc_stride: int
+    fraction: float
+    subset_seed: int
+
+
+class MlmPart(Frozen):
+    """Masked language modelling as a part of a mixture."""
+
+    corpora: tuple[Rows, ...]
+    """One a language, in the order of their codes; each has its share of the sentences as `first`."""
+    exponent: float
+    mask: float
+    effective_batch: int
+    max_length: int
+
+
+class Mixing(Frozen):
+    """What is trained beside the task of a `TrainBody`: one task is drawn for every optimiser step."""
+
+    parts: tuple[Part, ...]
+    """In the order of their names, which come after the task's own."""
+    mlm: MlmPart | None = None
+    cap: int
+    """A task is drawn with p proportional to min(its examples, cap)."""
+
+
 class TrainBody(_OfTask):
-    """Fine-tuning of a whole encoder with a fresh head. Starts from input `encoder`, else from `encoder`."""
+    """Fine-tuning of a whole encoder with a fresh head. Starts from input `encoder`, else from `encoder`.
+
+    Rows that a `translate` step makes come from input `rows/<language>`, which `Rows.made_by` names.
+    """
 
     kind: Literal["train"] = "train"
     rows: Rows
@@ -52,6 +88,21 @@ class TrainBody(_OfTask):
     encoder: EncoderRef | None = None
     untrained: bool = False
     """Fresh weights in the encoder's architecture."""
+    mixing: Mixing | None = late(None)
+    target_dev: tuple[Rows, ...] = late(())
+    """With `selection.rows: target_dev`, the reported task's dev rows, one a language; `selection_rows` is
+    not read then."""
+
+
+class TranslateBody(_OfTask):
+    """Training rows of one task in another language, by a translation model."""
+
+    kind: Literal["translate"] = "translate"
+    rows: Rows
+    into: str
+    model: EncoderRef
+    beams: int = 5
+    max_length: int = 256
 
 
 class SearchBody(_OfTask):
@@ -82,6 +133,10 @@ class PredictBody(_OfTask):
     encoder: EncoderRef | None = None
     untrained_seed: int | None = None
     """Fresh weights in `encoder`'s architecture, from this seed."""
+    calibration: tuple[Rows, ...] = late(())
+    """Bitext mining reported on test: the dev rows, one a language, that its threshold is found on."""
+    candidates: tuple[Rows, ...] = late(())
+    """Documents that every query is compared with; one entry, or none."""
 
 
 class ScoreBody(_OfTask):
@@ -90,6 +145,8 @@ class ScoreBody(_OfTask):
     kind: Literal["score"] = "score"
     rows: tuple[Rows, ...]
     split: str
+    calibration: tuple[Rows, ...] = late(())
+    """As in PredictBody."""
 
     def to_identity(self) -> dict[str, Json]:
         """Items say which of them are translations of each other."""
@@ -97,7 +154,7 @@ class ScoreBody(_OfTask):
 
 
 Body = Annotated[
-    PretrainBody | TrainBody | SearchBody | PredictBody | ScoreBody,
+    PretrainBody | TranslateBody | TrainBody | SearchBody | PredictBody | ScoreBody,
     Field(discriminator="kind"),
 ]
 

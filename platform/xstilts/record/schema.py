@@ -46,7 +46,7 @@ class StepRecord(Frozen):
 
     schema_version: int = SCHEMA
     key: str
-    kind: Literal["pretrain", "train", "search", "predict", "score"]
+    kind: Literal["pretrain", "translate", "train", "search", "predict", "score"]
     version: int
     identity: dict[str, Json]
     inputs: dict[str, str] = {}

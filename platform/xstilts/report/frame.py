@@ -21,7 +21,7 @@ from pyarrow import ArrowException, parquet
 from xstilts.errors import StoreError, UnknownName
 from xstilts.record.artifacts import ArtifactStore, StepPaths
 from xstilts.record.schema import StepRecord, read_record
-from xstilts.tasks import languages
+from xstilts.tasks import languages, registry, suites
 
 COLUMNS = [
     *("job", "suite", "model", "intermediate", "target", "language", "family", "script", "split", "metric"),
@@ -110,20 +110,24 @@ def _rows_of(
     record = known.get(cell["score"])
     common = {
         "job": plan["job"],
-        "suite": "",
+        "suite": _inner(plan, "experiment").get("suite") or "",
         "model": plan["model"],
         "intermediate": cell["intermediate"],
         "target": cell["target"],
         "seed": cell["seed"],
         **_training(plan, cell, known),
     }
+    keys = {step["label"]: step["key"] for step in plan["steps"]}
+    nothing = {"split": "", "metric": "", "value": None, "n": None, "key": keys.get(cell["score"]) or ""}
+    lacking = [
+        {**common, **_tongue(language), **nothing, "status": "missing"}
+        for language in missing_languages(plan, cell["target"])
+    ]
     if record is None:
-        blank = dict.fromkeys(("language", "family", "script", "split", "metric"), "")
-        keys = {step["label"]: step["key"] for step in plan["steps"]}
-        key = keys.get(cell["score"]) or ""
-        return [{**common, **blank, "value": None, "n": None, "key": key, "status": "missing"}]
+        blank = dict.fromkeys(("language", "family", "script"), "")
+        return [{**common, **blank, **nothing, "status": "missing"}, *lacking]
     status = "collapsed" if _collapsed(cell["score"], known, starts) else "ok"
-    return [
+    return lacking + [
         {
             **common,
             **_tongue(score.language),
@@ -135,7 +139,22 @@ def _rows_of(
             "status": status,
         }
         for score in record.scores
+        if _reported(plan, cell["target"], score.language)
     ]
+
+
+def missing_languages(plan: Mapping[str, Any], target: str) -> dict[str, str]:
+    """Language -> why it is left out, of the languages that the job wants of a target."""
+    return {one["language"]: one["why"] for one in plan.get("missing", ()) if one["target"] == target}
+
+
+def _reported(plan: Mapping[str, Any], target: str, language: str) -> bool:
+    """Whether a job that asks for a suite reports this language: predictions cover those of all suites."""
+    suite = _inner(plan, "experiment").get("suite")
+    if not suite:
+        return True
+    task = registry.task(target)
+    return language in task.elsewhere or language in suites.suite(suite).tasks[task.variant_of or target]
 
 
 def _tongue(code: str) -> dict[str, str]:
@@ -160,13 +179,21 @@ def _training(plan: Mapping[str, Any], cell: Mapping[str, Any], known: Records) 
     asked = plan["experiment"]
     trained = cell["train"] is not None or task not in ("none", "untrained")
     settings = _inner(asked, "train", phase)
-    keep = _inner(asked, "evaluate", "selection").get("keep", "best")
+    said = _inner(asked, "evaluate", "selection")
+    on, keep = said.get("rows", "source_dev"), said.get("keep", "best")
     fraction = _inner(settings, "tasks", task).get("fraction", settings.get("fraction", 1.0))
     record = known.get(cell["train"] or "")
     if record is not None:
         fraction = _inner(record.identity, "settings").get("fraction", fraction)
-    chosen = "source_dev" if keep == "best" else "last"
+        on, keep = _chosen(record.identity, on, keep)
+    chosen = on if keep == "best" else "last"
     return {"selection": chosen if trained else "", "fraction": float(fraction) if trained else 1.0}
+
+
+def _chosen(identity: Mapping[str, Any], on: str, keep: str) -> tuple[str, str]:
+    """What the record of a training says of how its checkpoint was chosen, else what the job file says."""
+    own = _inner(identity, "selection")
+    return own.get("rows", "source_dev" if own else on), own.get("keep", keep)
 
 
 def _inner(words: Mapping[str, Any], *path: str) -> Mapping[str, Any]:

@@ -7,7 +7,7 @@ transfer.csv    one row a gain, with both intervals
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from rich.console import RenderableType
 
 from xstilts.errors import StoreError
 from xstilts.record.artifacts import ArtifactStore
-from xstilts.report import figures, frame, intervals, terminal, verdict
+from xstilts.report import figures, frame, intervals, standing, terminal, verdict
 from xstilts.report.transfer import BASE, REFERENCE, Cell, Transfer, tidy, transfer
 
 
@@ -45,8 +45,9 @@ def write(
     known = frame.records(plan, store)
     table = frame.frame(plan, store, known)
     result = transfer(plan, store, table, known, resamples)
+    standings = standing.standings(plan, table)
     pages = {
-        "report.html": page(result, store.location),
+        "report.html": page(result, store.location, standings),
         "report.csv": table.to_csv(index=False),
         "transfer.csv": tidy(result).to_csv(index=False),
     }
@@ -58,10 +59,11 @@ def write(
         what = f"the report cannot be written to {out} ({problem})"
         raise StoreError(what, "choose another folder") from problem
     said = verdict.sentence(result)
-    return Report(said, terminal.summary(result), [out / name for name in pages], verdict.planted(result))
+    shown, files = terminal.summary(result, standings), [out / name for name in pages]
+    return Report(said, shown, files, verdict.planted(result))
 
 
-def page(result: Transfer, location: str) -> str:
+def page(result: Transfer, location: str, standings: Sequence[standing.Standing] = ()) -> str:
     """The HTML page; everything that comes from outside is escaped."""
     environment = Environment(
         loader=PackageLoader("xstilts.report", "templates"),
@@ -80,6 +82,7 @@ def page(result: Transfer, location: str) -> str:
         heat=_heat(result, largest),
         by_language=_by_language(result, largest),
         legend=_legend(largest),
+        standings=standings,
         plots=figures.lollipops(result),
         shown=_shown(result),
         rows=[row for row in (BASE, REFERENCE) if any(cell.intermediate == row for cell in result.cells)],

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from xstilts.report.standing import Standing
 from xstilts.report.transfer import BASE, REFERENCE, Cell, Line, Transfer
 from xstilts.report.verdict import Finding, planted, points, sentence, verdict
 
@@ -14,13 +17,15 @@ WIDEST = 10
 """Languages that a table of 100 columns has room for."""
 
 
-def summary(result: Transfer) -> Group:
+def summary(result: Transfer, standings: Sequence[Standing] = ()) -> Group:
     """What a run prints at its end."""
     parts: list[RenderableType] = [Text(sentence(result), style="bold")]
     plant = planted(result)
     if plant is not None:
         parts.append(Text(plant.text, style="green" if plant.excludes_zero else "yellow"))
     parts.append(_table(result))
+    if standings:
+        parts.append(_suite(result, standings))
     if result.compared and len(result.languages) <= WIDEST:
         parts.append(_by_language(result))
     parts.append(_verdicts(result))
@@ -56,6 +61,25 @@ def _table(result: Transfer) -> Table:
     table.add_section()
     for row in result.intermediates:
         table.add_row(row, *(_gain(result.cell(row, target)) for target in result.targets))
+    return table
+
+
+def _suite(result: Transfer, standings: Sequence[Standing]) -> Table:
+    names = [*standings[0].groups, *standings[0].tasks]
+    incomplete = sorted({line for one in standings for line in one.missing})
+    notes = [f"* incomplete: lacks {line}" for line in incomplete]
+    table = Table(
+        title="The suite, mean over all its languages",
+        caption="\n".join([caption(result), *notes]),
+        title_justify="left",
+        caption_justify="left",
+    )
+    table.add_column("intermediate", no_wrap=True)
+    for name in ("overall", *names):
+        table.add_column(name, justify="right")
+    for one in standings:
+        shown = [*one.groups.values(), *one.tasks.values()]
+        table.add_row(one.intermediate, str(one.overall), *map(str, shown))
     return table
 
 

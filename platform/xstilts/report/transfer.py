@@ -19,7 +19,7 @@ from xstilts.frozen import stream
 from xstilts.record.artifacts import ArtifactStore
 from xstilts.report import clusters, frame, intervals
 from xstilts.report.intervals import Interval, Resampled
-from xstilts.tasks import metrics, registry
+from xstilts.tasks import kinds, metrics, registry
 from xstilts.tasks.task import Family, Task
 
 BASE = "none"
@@ -132,8 +132,12 @@ class Transfer:
 
     @property
     def compared(self) -> tuple[Cell, ...]:
-        """Cells of intermediate tasks, which have a gain."""
-        return tuple(cell for cell in self.cells if cell.intermediate in self.intermediates)
+        """Cells of intermediate tasks, which have a gain; none is defined under a variant's protocol."""
+        return tuple(
+            cell
+            for cell in self.cells
+            if cell.intermediate in self.intermediates and not registry.task(cell.target).variant_of
+        )
 
     @property
     def commit(self) -> str:
@@ -187,8 +191,8 @@ def tidy(result: Transfer) -> pandas.DataFrame:
 
 def source_language(task: Task) -> str:
     """The language that `task` is trained in; "" where every language is zero-shot, as in retrieval."""
-    fitting = registry.fitting(task, "dev" if task.test is None else "test")
-    return fitting.language if fitting else ""
+    fittings = registry.fittings(task, "dev" if task.test is None else "test")
+    return fittings[-1].language if fittings and not kinds.of(task.family).as_it_is else ""
 
 
 class _Target:
@@ -214,6 +218,7 @@ class _Target:
         found = set(self.scored.language)
         self.languages = tuple(code for code in task.languages if code in found)
         self.source = source_language(task)
+        self.lacking = frame.missing_languages(plan, task.name)
         self.values: dict[tuple[str, int, str], float] = {
             (one.intermediate, one.seed, one.language): one.value
             for one in self.scored.itertuples(index=False)
@@ -239,7 +244,9 @@ class _Target:
     def _cell(self, row: str) -> Cell:
         mine = self.mine[self.mine.intermediate == row]
         scored = self.scored[self.scored.intermediate == row]
-        elsewhere = tuple(code for code in self.languages if code != self.source)
+        # XCOPA's English is another data set, shown for reference and in no mean.
+        counted = tuple(code for code in self.languages if code not in self.task.elsewhere)
+        elsewhere = tuple(code for code in counted if code != self.source)
         return Cell(
             intermediate=row,
             target=self.task.name,
@@ -254,14 +261,15 @@ class _Target:
             missing=self._missing(row),
             languages=tuple(self._line(row, code, (code,)) for code in self.languages),
             zero_shot=self._line(row, "zero_shot", elsewhere) if elsewhere else None,
-            every=self._line(row, "all", self.languages),
+            every=self._line(row, "all", counted),
         )
 
     def _line(self, row: str, name: str, languages: tuple[str, ...]) -> Line:
-        per_seed = () if row == BASE else self._gains(row, languages)
+        # A variant reports a target under another protocol; a gain is defined under the target's own.
+        compared = row != BASE and not self.task.variant_of
+        per_seed = self._gains(row, languages) if compared else ()
         at = self.rows.index(row)
         again = self.resampled
-        compared = again is not None and bool(per_seed)
         return Line(
             name=name,
             languages=languages,
@@ -271,7 +279,7 @@ class _Target:
             base=self._score(BASE, languages),
             base_interval=again.score(0, languages) if again else None,
             gain=float(numpy.mean(per_seed)) if per_seed else None,
-            items=again.gain(at, languages) if again and compared else None,
+            items=again.gain(at, languages) if again and per_seed else None,
             per_seed=per_seed,
         )
 
@@ -311,7 +319,7 @@ class _Target:
                 words.append(f"seed {seed}" if whole else f"seed {seed} in {' '.join(lacking)}")
         if not self.languages:
             words = [f"seed {seed}" for seed in self.seeds]
-        return tuple(words)
+        return tuple(words) + tuple(f"{code} ({why})" for code, why in self.lacking.items())
 
     def _chance(self) -> float | None:
         """By construction; and one right document among n for retrieval."""

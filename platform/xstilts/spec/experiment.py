@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, model_serializer, model_validator
 
-from xstilts.frozen import Frozen
+from xstilts.frozen import Frozen, late
 
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(gt=0, le=1)]
@@ -61,6 +61,26 @@ class PretrainSpec(Frozen):
         return self
 
 
+class Selection(Frozen):
+    """How the checkpoint is chosen, on rows that no score is ever reported on."""
+
+    rows: Literal["source_dev", "target_dev"] = late("source_dev")
+    """target_dev: the mean over the target's dev rows in all its languages, which is no zero-shot transfer
+    any more; every number that came of it says so. `selection: target_dev` is short for it."""
+    first: Count = 500
+    """Examples of the selection split (the first 500, Phang et al. 2020 App. A)."""
+    every: Count | None = None
+    """Optimiser steps between evaluations; none: at the end of each epoch."""
+    patience: Count | None = None
+    """Evaluations without gain before stopping; none: never stop early."""
+    keep: Literal["best", "last"] = "best"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, words: Any) -> Any:
+        return {"rows": words} if isinstance(words, str) else words
+
+
 class TrainSettings(Frozen):
     """How a model is fine-tuned; every field changes the result, so all are identity.
 
@@ -78,6 +98,8 @@ class TrainSettings(Frozen):
     schedule: Literal["linear", "constant"] = "linear"
     warmup: float = Field(default=0.1, ge=0, lt=1)
     """Share of all optimiser steps."""
+    warmup_steps: Annotated[int, Field(ge=0)] | None = late(None)
+    """Optimiser steps; goes before `warmup`."""
     weight_decay: float = Field(default=0.01, ge=0)
     """Not applied to biases and normalisation."""
     adam_epsilon: Positive = 1e-8
@@ -87,6 +109,8 @@ class TrainSettings(Frozen):
     fraction: Share = 1.0
     """Of the training rows; subsets of one `subset_seed` are nested."""
     subset_seed: int = 0
+    select: Selection | None = late(None)
+    """How this task's checkpoint is chosen, where it is not as `evaluate.selection` says."""
 
 
 class PhaseSettings(TrainSettings):
@@ -111,18 +135,6 @@ class PhaseSettings(TrainSettings):
         return self.tasks.get(name, common)
 
 
-class Selection(Frozen):
-    """How the checkpoint is chosen, on source-language rows that no score is ever reported on."""
-
-    first: Count = 500
-    """Examples of the selection split (the first 500, Phang et al. 2020 App. A)."""
-    every: Count | None = None
-    """Optimiser steps between evaluations; none: at the end of each epoch."""
-    patience: Count | None = None
-    """Evaluations without gain before stopping; none: never stop early."""
-    keep: Literal["best", "last"] = "best"
-
-
 class RetrievalSettings(Frozen):
     """How sentences become vectors for frozen retrieval."""
 
@@ -139,7 +151,8 @@ class EvaluateSpec(Frozen):
     selection: Selection = Selection()
     retrieval: RetrievalSettings = RetrievalSettings()
     first: Count | None = None
-    """Only the first so many items of each language, in published order (none: all)."""
+    """Only the first so many items of each language, in published order (none: all); bitext is mined
+    whole."""
 
 
 class Range(Frozen):
@@ -184,10 +197,88 @@ class ExecutionSpec(Frozen):
     """Between checkpoints of a running step."""
 
 
+NAME = r"^[a-z0-9][a-z0-9_-]{0,63}$"
+
+
+class RowSpec(Frozen):
+    """What phase 2 is: a task, a mixture of tasks, machine-translated training rows, or a checkpoint."""
+
+    task: str | None = None
+    """Written as a plain word: `none`, `untrained`, or an intermediate task."""
+    mix: tuple[str, ...] = ()
+    """Tasks that are trained together, a head each; one is drawn for every optimiser step. `mlm` adds
+    multilingual masked language modelling, on the text that the job names under `mlm`."""
+    cap: Count = 131_072
+    """A task is drawn with p proportional to min(its examples, cap): 2^17 (Phang et al. 2020, 3.1)."""
+    translated: str | None = None
+    """A task whose training rows are read in other languages, machine-translated."""
+    languages: tuple[str, ...] = ()
+    """The languages of `translated`, one after another; the source language itself may be among them."""
+    translator: ModelSpec | None = None
+    """A translation model (MarianMT, NLLB); none: the translations that the hub serves."""
+    checkpoint: ModelSpec | None = None
+    """A model of the user's that stands in for phase 2; its encoder is used."""
+    name: Annotated[str, Field(pattern=NAME)] | None = None
+    """What tables call the row; else made of its words."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _plain(cls, words: Any) -> Any:
+        return {"task": words} if isinstance(words, str) else words
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> RowSpec:
+        if sum(bool(kind) for kind in (self.task, self.mix, self.translated, self.checkpoint)) != 1:
+            raise ValueError("a row is a task, or has exactly one of mix, translated and checkpoint")
+        if self.mix and (len(self.mix) < 2 or len(set(self.mix)) < len(self.mix)):
+            raise ValueError("a mixture names two tasks or more, each once")
+        if bool(self.translated) != bool(self.languages):
+            raise ValueError("`translated` names a task and `languages` the languages it is read in")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _as_written(self, dump: Any) -> Any:
+        return self.task if self.task else dump(self)
+
+    @property
+    def label(self) -> str:
+        """What tables call the row."""
+        if self.name or self.task:
+            return self.name or self.task or ""
+        if self.mix:
+            return "+".join(sorted(self.mix))
+        if self.translated:
+            return f"{self.translated}-{'-'.join(self.languages)}"
+        assert self.checkpoint is not None
+        return self.checkpoint.name.rstrip("/").rpartition("/")[2]
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The tasks that the row trains on, by name."""
+        named = self.mix or (self.translated or self.task or "",)
+        return tuple(name for name in named if name not in ("", "none", "untrained"))
+
+
+class MlmSpec(Frozen):
+    """The text of `mlm` in mixtures (Phang et al. 2020, 2.3: Wikipedia in the suite's languages)."""
+
+    data: str = "wikimedia/wikipedia"
+    """Hub id with a config for each language."""
+    config: str = "20231101.{code}"
+    """How its configs are named; "{code}" for plain codes."""
+    languages: tuple[str, ...] = ()
+    """() for those of the job's targets."""
+    sentences: Count = 50_000
+    """At most so many a language, its first (2 million in 40 languages in Phang et al. 2020)."""
+    exponent: float = Field(default=0.3, ge=0, le=1)
+    """Languages are drawn with p proportional to n^exponent (Conneau & Lample 2019)."""
+    mask: Share = 0.15
+
+
 class Experiment(Frozen):
     """One job: rows (intermediate tasks) x columns (targets) x seeds."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
+    name: Annotated[str, Field(pattern=NAME)]
     question: str = ""
     """One sentence for people: what the job asks."""
     planted: str = ""
@@ -195,12 +286,17 @@ class Experiment(Frozen):
     model: ModelSpec | None = None
     pretrain: PretrainSpec | None = None
     world: WorldSpec | None = None
-    intermediate: Annotated[tuple[str, ...], Field(min_length=1)] = ("none",)
+    intermediate: Annotated[tuple[RowSpec, ...], Field(min_length=1)] = (RowSpec(task="none"),)
     """Rows. `none` skips phase 2; `untrained` skips phase 1 too: the same architecture with fresh weights."""
     targets: tuple[str, ...] = ()
+    suite: str | None = None
+    """xtreme or xtreme-r: its tasks and languages, instead of `targets`."""
     languages: tuple[str, ...] = ()
     """() for every language of each target."""
+    mlm: MlmSpec = MlmSpec()
     seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (1, 2, 3)
+    settings: str | None = None
+    """A preset of published settings (`spec/presets.py`), beneath what `train` says."""
     train: TrainSpec = Field(default_factory=lambda: TrainSpec())  # noqa: PLW0108 (defined below)
     search: SearchSpec | None = None
     evaluate: EvaluateSpec = EvaluateSpec()
@@ -208,6 +304,8 @@ class Experiment(Frozen):
 
     @model_validator(mode="after")
     def _one_beginning(self) -> Experiment:
+        if self.suite is not None and self.targets:
+            raise ValueError("a job names `targets` or a `suite`, not both")
         if (self.model is None) == (self.pretrain is None):
             raise ValueError("a job starts from `model` or from `pretrain`, exactly one of them")
         return self

@@ -93,18 +93,21 @@ def allowed(path: Path) -> tuple[str, ...]:
             kind = _inner(field.annotation) if field else None
         elif typing.get_origin(kind) is dict:
             kind = _inner(typing.get_args(kind)[1])
+        elif typing.get_origin(kind) is tuple and isinstance(part, int):
+            kind = _inner(typing.get_args(kind)[0])
         else:
             return ()
     return tuple(kind.model_fields) if _is_section(kind) else ()
 
 
 def sections(path: Path = (), kind: Any = Experiment) -> Iterator[tuple[Path, type[BaseModel]]]:
-    """Every section of a job file; the keys of a dict of sections are written `<task>`."""
+    """Every section of a job file; keys of dicts of sections are written `<task>`, items of lists `<row>`."""
     yield path, kind
     for name, field in kind.model_fields.items():
         inner = _inner(field.annotation)
-        if typing.get_origin(inner) is dict and _is_section(typing.get_args(inner)[1]):
-            yield from sections((*path, name, "<task>"), typing.get_args(inner)[1])
+        if typing.get_origin(inner) in (dict, tuple) and _is_section(_last(inner)):
+            step = "<task>" if typing.get_origin(inner) is dict else "<row>"
+            yield from sections((*path, name, step), _last(inner))
         elif _is_section(inner):
             yield from sections((*path, name), inner)
 
@@ -117,7 +120,11 @@ def _unknown(path: Path) -> Complaint:
     near = difflib.get_close_matches(key, known, n=1)
     if near:
         return Complaint(path, problem, _did_you_mean(near[0]))
-    homes = [dotted(at) for at, kind in sections() if at and "<task>" not in at and key in kind.model_fields]
+    homes = [
+        dotted(at)
+        for at, kind in sections()
+        if at and not {"<task>", "<row>"} & set(at) and key in kind.model_fields
+    ]
     if homes:
         return Complaint(path, problem, f"it belongs in {' or '.join(homes)}")
     return Complaint(path, problem, f"the keys there are {', '.join(known)}" if known else "remove it")
@@ -152,7 +159,8 @@ def _expected(path: Path, kind: str, context: dict[str, Any]) -> str:
         return _EXPECTED[kind].format(**context)
     keys = allowed(path)
     if keys:
-        return f"a section with keys among {', '.join(keys)}"
+        plain = "a task, or " if path[:-1] == ("intermediate",) else ""
+        return f"{plain}a section with keys among {', '.join(keys)}"
     return (
         "a section with a key for each task" if kind == "dict_type" else "a value of the kind the field takes"
     )
@@ -174,6 +182,11 @@ def _inner(annotation: Any) -> Any:
             annotation = next(arg for arg in typing.get_args(annotation) if arg is not type(None))
         else:
             return annotation
+
+
+def _last(kind: Any) -> Any:
+    """What a dict or a list holds."""
+    return _inner(typing.get_args(kind)[1 if typing.get_origin(kind) is dict else 0])
 
 
 def _is_section(kind: Any) -> bool:

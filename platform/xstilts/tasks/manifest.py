@@ -14,6 +14,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,11 @@ class Manifest:
     def __init__(self, folder: Path, entries: list[Entry]) -> None:
         self.folder = folder
         self.entries = tuple(entries)
-        self._of = {entry.place: entry for entry in entries if entry.place}
+        self._of: dict[Place, list[Entry]] = {}
+        for entry in entries:
+            if entry.place:
+                self._of.setdefault(entry.place, []).append(entry)
+        self._named = {entry.path: entry for entry in entries}
 
     @classmethod
     def load(cls, data: Path | None) -> Manifest:
@@ -72,36 +77,61 @@ class Manifest:
         return cls(data, entries)
 
     def holds(self, split: Split) -> bool:
-        """Whether the rows of `split` are there."""
-        return split.place() in self._of
+        """Whether the rows of `split` are there, those of `more` included."""
+        try:
+            return all(self.files(each) for each in (split, *split.more))
+        except DataError:
+            return False
 
     def count(self, split: Split) -> int | None:
-        """How many rows the published split has here, before any part of it is chosen; None: not there."""
-        entry = self._of.get(split.place())
-        return entry.rows if entry else None
+        """How many rows the published split has here, before any part of it is chosen; None: not known."""
+        try:
+            counts = [entry.rows for each in (split, *split.more) for entry in self.files(each)]
+        except DataError:
+            return None
+        return None if None in counts else sum(count or 0 for count in counts)
 
     def configs(self, path: str) -> tuple[str, ...]:
-        """The configs that are there of the hub id `path`, sorted: the languages of raw text."""
-        return tuple(sorted({place[1] for place in self._of if place[0] == path}))
-
-    def rows(self, split: Split, language: str) -> Rows:
-        """The identity of the rows of `split`, whose `{code}` is filled in already (`split.at(code)`).
+        """Configs of a data set, sorted.
 
         Raises:
-            DataError: they are not there; names the nearest that are.
+            DataError: there is no file of this data set.
         """
-        files = [self._entry(split.place())]
-        if split.exclude_contexts_of is not None:
-            files.append(self._entry(place_of(split.exclude_contexts_of)))
+        found = {place[1] for place in self._of if place[0] == path}
+        if not found:
+            raise DataError(f"{self.folder} holds no data of {path!r}", PULL)
+        return tuple(sorted(found))
+
+    def rows(self, split: Split, language: str) -> Rows:
+        """The identity of the rows of one split.
+
+        Raises:
+            DataError: it is not in this data folder; names the nearest that is, or who publishes it.
+        """
+        entries = self.files(split)
         return Rows(
             path=split.path,
             config=split.config,
             split=split.split,
             language=language,
-            sha256=tuple(entry.sha256 for entry in files),
-            exclude_contexts_of=split.exclude_contexts_of,
+            sha256=tuple(entry.sha256 for entry in entries),
+            files=tuple(entry.path for entry in entries) if split.files else (),
+            keep=split.keep,
+            without=split.without,
+            reader=split.reader,
             holdout=split.holdout,
+            more=tuple(self.rows(each, language) for each in split.more),
         )
+
+    def files(self, split: Split) -> list[Entry]:
+        """The files that hold `split`, without those of `more`.
+
+        Raises:
+            DataError: one of them is not in this data folder.
+        """
+        if not split.files:
+            return self._entries(split.place())
+        return [entry for name in split.files for entry in self._originals(name, split)]
 
     def check(self, rows: Rows) -> None:
         """Compares sizes with the manifest, which takes no time; `families.reading` compares the bytes.
@@ -109,21 +139,20 @@ class Manifest:
         Raises:
             DataError: a file is missing, empty, or of another size than when it was pulled.
         """
-        places = [(rows.path, rows.config, rows.split)]
-        if rows.exclude_contexts_of is not None:
-            places.append(place_of(rows.exclude_contexts_of))
-        for place in places:
-            path, size = file_of(place, self.folder), self._entry(place).bytes
-            if not path.is_file():
+        for path in paths_of(rows, self.folder):
+            entry = self._named.get(path.relative_to(self.folder).as_posix())
+            if entry is None or not path.is_file():
                 raise DataError(f"{path} is missing", PULL)
             found = path.stat().st_size
             if found == 0:
                 raise DataError(f"{path} is empty", "pull the data again")
-            if found != size:
-                sizes = f"{found} bytes, in the manifest {size}"
+            if found != entry.bytes:
+                sizes = f"{found} bytes, in the manifest {entry.bytes}"
                 raise DataError(
                     f"{path} is truncated, or changed since it was pulled ({sizes})", "pull the data again"
                 )
+        for more in rows.more:
+            self.check(more)
 
     def model(self, name: str) -> dict[str, str] | None:
         """File -> SHA-256 of the model folder `models/<name>`; None when there is no such model."""
@@ -144,7 +173,7 @@ class Manifest:
             elif path.stat().st_size != entry.bytes or sha256_of(path) != entry.sha256:
                 yield f"{entry.path} differs from the manifest"
 
-    def _entry(self, place: Place) -> Entry:
+    def _entries(self, place: Place) -> list[Entry]:
         if place in self._of:
             return self._of[place]
         known = {" ".join(there): there for there in self._of}
@@ -152,17 +181,31 @@ class Manifest:
         hint = f"; the nearest there is {_spelt(known[near[0]])}" if near else ""
         raise DataError(f"{self.folder} holds no {_spelt(place)}", PULL + hint)
 
+    def _originals(self, name: str, split: Split) -> list[Entry]:
+        """Original files called `name`, or that match it, packed or not, by name."""
+        found = {
+            each.removesuffix(".gz"): self._named[each]
+            for each in sorted(self._named, reverse=True)  # of a file that is there twice, the unpacked one
+            if fnmatchcase(each.removesuffix(".gz"), name)
+        }
+        if found:
+            return [found[each] for each in sorted(found)]
+        where = f"its owner publishes it at {split.owner}; " if split.owner else ""
+        raise DataError(
+            f"{self.folder} holds no {name}",
+            f"{where}put it there and run `xstilts data pull`, which enters it in the manifest",
+        )
 
-def place_of(text: str) -> Place:
-    """ "google/xtreme/XQuAD.en/validation" as hub id, config and split."""
-    path, config, split = text.rsplit("/", 2)
-    return path, config, split
 
-
-def file_of(place: Place, data: Path) -> Path:
-    """Where the rows of a published split lie in a data folder."""
-    path, config, split = place
-    return data / "datasets" / path / config / f"{split}.parquet"
+def paths_of(rows: Rows, data: Path) -> list[Path]:
+    """Where the files of `rows` lie in a data folder, one for each of `sha256`; without those of `more`."""
+    if rows.files:
+        return [data / name for name in rows.files]
+    folder = data / "datasets" / rows.path / rows.config
+    count = len(rows.sha256)
+    if count <= 1:
+        return [folder / f"{rows.split}.parquet"]
+    return [folder / f"{rows.split}-{number:05d}-of-{count:05d}.parquet" for number in range(count)]
 
 
 def sha256_of(path: Path) -> str:

@@ -1,6 +1,7 @@
 """Every task by name, and which rows a task is trained and chosen on.
 
-A package adds tasks by an entry point of group `xstilts.tasks` that names a module which calls `register`.
+A package adds tasks by an entry point of group `xstilts.tasks` that names a module which calls `register`,
+and `kinds.register` first for a task of a new kind.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Literal
 
 from xstilts.errors import UnknownName, XstiltsError
 from xstilts.frozen import Frozen
+from xstilts.tasks import kinds
 from xstilts.tasks.metrics import METRICS
 from xstilts.tasks.task import Family, Holdout, Split, Task
 from xstilts.tasks.world_languages import SOURCE
@@ -19,16 +21,6 @@ GROUP = "xstilts.tasks"
 RESERVED = ("none", "untrained")
 """Rows of the table that are no task: no phase 2, and neither phase 1 nor 2."""
 
-COLUMNS: dict[Family, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    Family.CLASSIFICATION: (("text", "label"), ("pair",)),
-    Family.MULTIPLE_CHOICE: (("first", "choices", "label"), ("second",)),
-    Family.SPAN_QA: (("id", "question", "context", "answers"), ()),
-    Family.TAGGING: (("words", "tags"), ()),
-    Family.RETRIEVAL: (("query", "document"), ()),
-    Family.MASKED_LM: (("text",), ()),
-}
-"""The words of each family for its columns: needed, optional; `item` and `cluster` are optional in all."""
-
 _tasks: dict[str, Task] = {}
 
 
@@ -36,7 +28,7 @@ class Fitting(Frozen):
     """What one task is trained on in the source language, and what its checkpoint is chosen on."""
 
     task: Task
-    """Whose columns and labels the rows have: the task itself, or the one it `trains_on`."""
+    """Whose columns and labels the rows have: the task itself, or one of its `stages`."""
     language: str
     """The source language: English, or the world's own source."""
     train: Split
@@ -75,23 +67,26 @@ def all_tasks() -> tuple[Task, ...]:
     return tuple(_tasks.values())
 
 
-def fitting(task_: Task, reporting: Literal["dev", "test"]) -> Fitting | None:
-    """Where `task_` trains and selects when `reporting` is the split that scores are given on; None: nowhere.
+def fittings(task_: Task, reporting: Literal["dev", "test"]) -> tuple[Fitting, ...]:
+    """Where `task_` is trained and chosen, stage by stage, when scores are given on `reporting`; () for an
+    encoder used as it is.
 
-    Selection shares no row with anything reported. Where a task selects on the very rows that are reported
+    Selection shares no row with anything reported. Where a stage selects on the very rows that are reported
     (PAN-X and UD POS select on English dev, so their dev scores would be chosen on themselves), a part of
     the training rows is held out instead, and training leaves it out.
     """
-    base = task(task_.trains_on) if task_.trains_on else task_
+    stages = tuple(task(name) for name in task_.stages) or ((task_,) if task_.train else ())
+    return tuple(_fitting(stage, task_, reporting) for stage in stages)
+
+
+def _fitting(base: Task, task_: Task, reporting: Literal["dev", "test"]) -> Fitting:
     if base.train is None:
-        return None
+        raise ValueError(f"{task_.name} is to train on {base.name}, which has no training rows")
     language = SOURCE if base.train.path == "world" else "en"
     code = base.code(language)
     train = base.train.at(code)
-    selection = task_.selection or base.selection
-    selection = selection and selection.at(code)
-    reported = task_.dev if reporting == "dev" else task_.test
-    if selection is None or reported is None or not _same_rows(task_, selection, reported):
+    selection = base.selection and base.selection.at(code)
+    if selection is None or not _same_rows(task_, selection, reporting):
         return Fitting(task=base, language=language, train=train, selection=selection)
     kept, held = (Holdout(part="train", by=_unit(base)), Holdout(part="select", by=_unit(base)))
     return Fitting(
@@ -102,8 +97,11 @@ def fitting(task_: Task, reporting: Literal["dev", "test"]) -> Fitting | None:
     )
 
 
-def _same_rows(task_: Task, selection: Split, reported: Split) -> bool:
-    return any(reported.at(task_.code(language)).place() == selection.place() for language in task_.languages)
+def _same_rows(task_: Task, selection: Split, reporting: Literal["dev", "test"]) -> bool:
+    """Whether rows that would be chosen on are reported, in any language. A held-out part of a published
+    split is no row of another split."""
+    reported = (task_.place(reporting, language) for language in task_.languages)
+    return any(place is not None and place.place() == selection.place() for place in reported)
 
 
 def _unit(task_: Task) -> str:
@@ -113,17 +111,19 @@ def _unit(task_: Task) -> str:
 
 
 def _problem(task_: Task) -> str | None:
-    needed, optional = COLUMNS[task_.family]
-    missing = [name for name in needed if name not in task_.columns]
-    unknown = sorted(set(task_.columns) - {*needed, *optional, "item", "cluster"})
+    kind = kinds.of(task_.family)
+    missing = [name for name in kind.needed if name not in task_.columns]
+    unknown = sorted(set(task_.columns) - {*kind.needed, *kind.optional, "item", "cluster"})
     if task_.name in RESERVED or task_.name in _tasks:
         return "the name is taken"
     if missing or unknown:
-        return f"columns missing {missing}, unknown {unknown} for {task_.family.value}"
+        return f"columns missing {missing}, unknown {unknown} for {task_.family}"
     if task_.family is not Family.MASKED_LM and task_.metric not in METRICS:
         return f"no metric {task_.metric!r}; there are {sorted(METRICS)}"
-    if task_.family in (Family.CLASSIFICATION, Family.MULTIPLE_CHOICE, Family.TAGGING) and not task_.labels:
-        return "labels are missing"
+    if kind.labelled and bool(task_.labels) == task_.open_labels:
+        return "labels are missing, or given although they are open"
+    if bool(task_.stages or task_.train) == (kind.as_it_is and not task_.variant_of):
+        return "it trains on nothing, or is used as it is and names training rows"
     if "target" in task_.roles and task_.dev is None and task_.test is None:
         return "a target needs dev or test rows"
     return None

@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from xstilts.frozen import Frozen, Json, late
+from xstilts.frozen import Frozen, Json, aside, late
+from xstilts.tasks.kinds import FAMILY_VERSION, Family
 
-
-class Family(StrEnum):
-    """Kinds of task; each has one module of code in `families/`."""
-
-    CLASSIFICATION = "classification"
-    MULTIPLE_CHOICE = "multiple_choice"
-    SPAN_QA = "span_qa"
-    TAGGING = "tagging"
-    RETRIEVAL = "retrieval"
-    MASKED_LM = "masked_lm"
-
-
-FAMILY_VERSION: dict[Family, int] = dict.fromkeys(Family, 1)
-"""Bumped by hand when a family's code would give another result from the same input: part of every key."""
+__all__ = ["FAMILY_VERSION", "Family", "Holdout", "Keep", "Rows", "Split", "Task"]
 
 
 class Holdout(Frozen):
@@ -35,8 +22,18 @@ class Holdout(Frozen):
     """Of the distinct values, the expected part held out for selection (1,000 of PAN-X's 20,000 rows)."""
 
 
+class Keep(Frozen):
+    """Which rows of a published split belong to it; given before anything else is taken from them."""
+
+    column: str
+    prefix: str | None = None
+    """Only rows whose value begins so: TyDiQA has all languages in one split, the language in the id."""
+    drop: tuple[str | int, ...] = ()
+    """No rows with one of these values: SNLI's -1, where annotators did not agree."""
+
+
 class Split(Frozen):
-    """Where rows of one split are published: `{code}` in `config` or `split` is the language's code there."""
+    """Where rows of one split are published: `{code}` in it is the language's code there."""
 
     path: str
     """Hub id, or "world" for generated rows."""
@@ -44,13 +41,37 @@ class Split(Frozen):
     config: str = "default"
     holdout: Holdout | None = None
     """Only this part of the published rows."""
-    exclude_contexts_of: str | None = None
-    """As in Rows: "google/xtreme/XQuAD.en/validation"."""
+    keep: Keep | None = None
+    without: str = ""
+    """As in Rows: "xquad"."""
+    reader: str = ""
+    """As in Rows."""
+    files: tuple[str, ...] = ()
+    """Original files below the data folder, in the order that `reader` takes them, where the hub serves no
+    rows: "files/bucc2018/{code}-en.dev.gold"; a glob pattern stands for all that match, by name. Packed
+    files (.gz) are found under the plain name."""
+    owner: str = ""
+    """Where the owner of `files` publishes them."""
+    more: tuple[Split, ...] = ()
+    """Splits with the same columns whose rows follow these (ANLI+ is five data sets)."""
 
     def at(self, code: str) -> Split:
         """This split with the language's own code filled in."""
-        config, split = (part.replace("{code}", code) for part in (self.config, self.split))
-        return self.model_copy(update={"config": config, "split": split})
+
+        def filled(text: str) -> str:
+            return text.replace("{code}", code)
+
+        keep = self.keep
+        if keep is not None and keep.prefix is not None:
+            keep = keep.model_copy(update={"prefix": filled(keep.prefix)})
+        changes = {
+            "config": filled(self.config),
+            "split": filled(self.split),
+            "files": tuple(filled(name) for name in self.files),
+            "keep": keep,
+            "more": tuple(each.at(code) for each in self.more),
+        }
+        return self.model_copy(update=changes)
 
     def place(self) -> tuple[str, str, str]:
         """Hub id, config and split: the published rows, whichever part of them is meant."""
@@ -70,18 +91,27 @@ class Rows(Frozen):
     """Generated rows: the generator's version, seed and knobs (`tasks/world.py`)."""
     first: int | None = None
     """Only the first so many rows of the split, in published order (None: all)."""
-    exclude_contexts_of: str | None = None
-    """Without the rows whose `context` occurs in this split, `<hub id>/<config>/<split>`, compared with white
-    space collapsed; `sha256` then holds that file's sum too, last."""
     holdout: Holdout | None = late(None)
-    """Only this part of the split; taken after the exclusion and before `first`."""
+    """Only this part of the split; taken after `keep` and `without`, before `first`."""
+    keep: Keep | None = late(None)
+    without: str = late("")
+    """Without rows that a list shipped with the package names (`tasks/reserved.py`): reported elsewhere."""
+    reader: str = late("")
+    """Who makes rows of the files (`families/originals.py`); "" for parquet as the hub serves it."""
+    files: tuple[str, ...] = aside(())
+    """Where original files lie below the data folder, one for each of `sha256`; () for hub data."""
+    more: tuple[Rows, ...] = late(())
+    """Rows that follow these, with the same columns."""
+    made_by: str = late("")
+    """Key of the step that made the rows (`translate`); path, config and split are then the original's."""
 
 
 class Task(Frozen):
     """One task, as published. A new one is one registry entry."""
 
     name: str
-    family: Family
+    family: Annotated[Family | str, Field(union_mode="left_to_right")]
+    """The kind of task (`tasks.kinds`)."""
     roles: tuple[Literal["intermediate", "target"], ...]
     metric: str
     """The headline metric; one of those that the family computes."""
@@ -93,7 +123,7 @@ class Task(Frozen):
     codes: dict[str, str] = {}
     """Language -> what `{code}` becomes; languages not named use their own code."""
     train: Split | None = None
-    """Training rows in the source language. None: nothing is trained, or `trains_on` says where."""
+    """Training rows in the source language. None: nothing is trained, or `stages` says where."""
     selection: Split | None = None
     """Source-language rows for choosing epochs and checkpoints; none of them is ever reported."""
     dev: Split | None = None
@@ -101,12 +131,26 @@ class Task(Frozen):
     test: Split | None = None
     no_dev: tuple[str, ...] = ()
     """Languages for which no dev rows were ever published."""
-    trains_on: str | None = None
-    """Name of the task whose training rows serve this one (XNLI trains on MNLI, XQuAD on SQuAD v1.1)."""
+    elsewhere: dict[str, Split] = {}
+    """Languages whose reported rows are of another data set with the same columns (XCOPA's English is COPA's
+    dev), whatever split is reported."""
+    stages: tuple[str, ...] = ()
+    """Names of the tasks that phase 3 trains on, one after another, each with a fresh head; () for the task's
+    own `train`. XNLI: MNLI; XCOPA: SocialIQA, then COPA. The last one's head predicts."""
+    candidates: Split | None = None
+    """Documents that every query is compared with, for families that search; all languages together."""
+    translations: Split | None = None
+    """Machine translations of `train`, by language."""
+    open_labels: bool = False
+    """The labels are those met in the training and selection rows, sorted; `labels` is then ()."""
+    variant_of: str = ""
+    """The task of a suite that this one reports under another protocol; no gain is defined for a variant."""
     parallel: bool = False
     """Whether item i is a translation of item i in every language, so that resampling is joint."""
     chance: float | None = None
     """Percent that guessing gets, where it is known by construction."""
+    size: str = ""
+    """How many rows are published, for people; a data folder may hold fewer."""
     source: str
     """Paper and place of the data, for people."""
     licence: str
@@ -114,6 +158,11 @@ class Task(Frozen):
     def code(self, language: str) -> str:
         """What the data set calls the language."""
         return self.codes.get(language, language)
+
+    def place(self, split: Literal["dev", "test"], language: str) -> Split | None:
+        """Where the rows of one language are that scores are given on; None when there is no such split."""
+        found = self.elsewhere.get(language) or (self.dev if split == "dev" else self.test)
+        return None if found is None else found.at(self.code(language))
 
     def reported(self, split: Literal["dev", "test"]) -> tuple[str, ...]:
         """The languages that have rows of this split; () when the task has no such split."""
