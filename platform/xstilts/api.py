@@ -20,6 +20,7 @@ from xstilts.errors import DataError, ModelError, StoreError, XstiltsError
 from xstilts.execute.site import Site, open_store
 from xstilts.execute.sources import LocalSources
 from xstilts.execute.state import Survey, chosen_values, survey
+from xstilts.families import snapshot
 from xstilts.plan.expand import Missing, expand
 from xstilts.plan.graph import Plan
 from xstilts.record.artifacts import ArtifactStore, job_file, plan_file, report_file
@@ -117,7 +118,7 @@ def run(job: Job, observers: Sequence[Observer] = (), live: bool = True) -> tupl
     first = look(job, explain=False)
     ahead = [planned.step for planned in first.to_run if planned.step is not None]
     damaged = LocalSources(job.file.experiment, job.data).check(ahead)
-    watching, notes = [_PlanFile(job), *observers], []
+    watching, notes = [_PlanFile(job), *observers], _unlike(job)
     view = _live_view(job, first.plan) if live and first.to_run else None
     if view is not None:
         from xstilts.execute.live import LiveRuns
@@ -240,6 +241,20 @@ class _PlanFile:
 
     def event(self, event: Event, planned: Planned) -> None:
         """Steps change no plan."""
+
+
+def _unlike(job: Job) -> list[str]:
+    """A note for each row whose checkpoint has another shape than the job's model, where both are here."""
+    experiment = job.file.experiment
+    model = experiment.model and snapshot.find(experiment.model.name, job.data)
+    notes = []
+    for row in experiment.intermediate:
+        folder = row.checkpoint and snapshot.find(row.checkpoint.name, job.data)
+        different = snapshot.unlike(folder, model) if folder and model else {}
+        if different:
+            told = ", ".join(f"{name} {one} and not {other}" for name, (one, other) in different.items())
+            notes.append(f"the checkpoint of row {row.label} is not of the job's model ({told}): no gain of it")
+    return notes
 
 
 def _placed(job: Job, failure: Failure) -> Failure:

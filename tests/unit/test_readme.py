@@ -15,7 +15,7 @@ from xstilts.tasks import registry
 
 REPO = Path(__file__).resolve().parents[2]
 TEXT = (REPO / "README.md").read_text(encoding="utf-8")
-MADE = ("xstilts-store/", "datasets/", "models/", ".venv/", "record.json", "manifest.json")
+MADE = ("xstilts-store/", "datasets/", "files/", "submission/", "labels/", "models/", ".venv/", "record.json", "manifest.json")
 """Paths that runs and mirrors have, not the repository."""
 
 
@@ -65,8 +65,8 @@ def test_every_make_target_exists(target: str) -> None:
 @pytest.mark.parametrize("block", re.findall(r"```yaml\n(.*?)```", TEXT, re.S))
 def test_the_example_job_is_one(block: str) -> None:
     job = parse(block, Path("README.md")).experiment
-    for row in {name for row in job.intermediate for name in row.tasks}:
-        assert "intermediate" in registry.task(row).roles
+    for name in {name for row in job.intermediate for name in row.tasks}:
+        assert "intermediate" in registry.task(name).roles
     known = {language for target in job.targets for language in registry.task(target).languages}
     assert set(job.languages) <= known
     assert all("target" in registry.task(target).roles for target in job.targets)

@@ -99,7 +99,7 @@ class LocalSources:
             return EncoderRef(name=model.name, revision=model.revision)
         raise ModelError(
             f"no encoder named {model.name!r} here",
-            "give a folder, a mirror that holds it (--data), or `revision`, its commit on the hub",
+            "run `xstilts data pull JOB`, give a folder, or `revision`, its commit on the hub",
             ("model", "name"),
         )
 

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -187,10 +188,11 @@ def _mixed(
 
 
 def _mlm(work: Work, part: MlmPart, tokenizer: Any) -> mixture.MlmComponent:
-    texts = {
-        rows.language: [row["text"] for row in reading.read(rows, work.site.data_root)]
-        for rows in part.corpora
-    }
+    texts = {}
+    for rows in part.corpora:
+        # An article of Wikipedia is many lines; one line is one example.
+        lines = (line for row in reading.read(rows, work.site.data_root) for line in row["text"].splitlines())
+        texts[rows.language] = list(islice((line for line in lines if line.strip()), rows.first))
     return mixture.MlmComponent(
         texts,
         tokenizer,

@@ -27,10 +27,12 @@ class Example:
     """Published id, else the row's number in the published split."""
     inputs: Mapping[str, Any]
     """classification: text, pair | multiple choice: first, second, choices | span QA: question, context |
-    tagging: words | retrieval: query (source language), document (target language) | masked LM: text."""
+    tagging: words | retrieval: query (source language), document (target language) | bitext mining: text,
+    side | dual encoder: query, document, context | masked LM: text."""
     gold: Any = None
     """classification, multiple choice: index | span QA: list of {"text", "start"} (start in code points) |
-    tagging: list of label indices | retrieval: the item of the right document | None where unlabelled."""
+    tagging: list of label indices | retrieval: the item of the right document | bitext mining, dual encoder:
+    tuple of right items | None where unlabelled."""
     cluster: str = ""
     """Unit of resampling (article, premise, ...); the item itself where rows are independent."""
     parallel_id: str = ""
@@ -84,6 +86,9 @@ class FamilyCode(Protocol):
     metrics: tuple[str, ...]
     """Metrics that `score` returns, the first being the headline when a task names none."""
 
+    # Optional: `whole_batches: bool = True` says that the loss compares the members of a batch with each
+    # other, so that a batch is never split (`train.mixture.per_device`).
+
     def examples(self, task: Task, rows: Sequence[Mapping[str, Any]]) -> list[Example]:
         """Published rows in the family's words.
 
@@ -120,7 +125,8 @@ class FamilyCode(Protocol):
     def decode(
         self, task: Task, examples: Sequence[Example], features: Sequence[Feature], outputs: Sequence[Tensor]
     ) -> list[Prediction]:
-        """One prediction an example, in order; `outputs[i]` is feature i's, padding removed, on the CPU."""
+        """One prediction an example, in order; `outputs[i]` is feature i's, padding removed, on the CPU. Bitext
+        mining has none for what it does not pair."""
         ...
 
     def items(

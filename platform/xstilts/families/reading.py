@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -109,14 +109,26 @@ def _table(path: Path, first: int | None = None) -> list[dict[str, Any]]:
     import pyarrow.parquet as pq
 
     try:
+        if first is not None:  # Wikipedia's files hold 100,000 articles, of which a mixture may want few
+            batches = pq.ParquetFile(path).iter_batches(min(first, 10_000))
+            return _first(batches, first)
         table = pq.read_table(path, partitioning=None)
     except FileNotFoundError as problem:
         raise DataError(f"{path} is missing", PULL) from problem
     except (pa.ArrowException, OSError) as problem:
         cause = f"{path} is truncated or no parquet file ({str(problem).splitlines()[0]})"
         raise DataError(cause, "pull the data again") from problem
-    rows: list[dict[str, Any]] = table.slice(0, first).to_pylist()
+    rows: list[dict[str, Any]] = table.to_pylist()
     return rows
+
+
+def _first(batches: Iterable[Any], count: int) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    for batch in batches:
+        found += batch.slice(0, count - len(found)).to_pylist()
+        if len(found) >= count:
+            break
+    return found
 
 
 def _side(rows: Rows, holdout: Holdout, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
