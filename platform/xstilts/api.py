@@ -253,7 +253,7 @@ def _unlike(job: Job) -> list[str]:
         different = snapshot.unlike(folder, model) if folder and model else {}
         if different:
             told = ", ".join(f"{name} {one} and not {other}" for name, (one, other) in different.items())
-            notes.append(f"the checkpoint of row {row.label} is not of the job's model ({told}): no gain of it")
+            notes.append(f"the checkpoint of row {row.label} is not of the job's model ({told})")
     return notes
 
 

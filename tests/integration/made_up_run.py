@@ -45,7 +45,7 @@ class Done:
 
     def file(self, record: dict[str, Any], name: str) -> Path:
         """Where an output lies."""
-        return Path(self.job.store.location) / "steps" / record["key"] / record["outputs"][name]["path"]
+        return Path(self.job.store.location, "steps", record["key"], record["outputs"][name]["path"])
 
 
 def write(folder: Path, **changed: Any) -> Path:

@@ -52,11 +52,11 @@ def test_every_split_is_there_and_becomes_examples(made: Path, task: Task) -> No
         rows = manifest.rows(split, language)
         manifest.check(rows)
         assert read(rows, made)
-    for reporting in ("dev", "test"):
+    for reporting in made_mirror.BOTH:
         for language in task.reported(reporting):
-            split = task.place(reporting, language)
-            assert split is not None
-            examples = code.examples(task, read(manifest.rows(split, language), made))
+            place = task.place(reporting, language)
+            assert place is not None
+            examples = code.examples(task, read(manifest.rows(place, language), made))
             names = [example.item for example in examples]
             assert len(set(names)) == len(names) >= ROWS
             if task.family is not Family.BITEXT_MINING:
@@ -149,7 +149,8 @@ def test_some_tasks_in_some_languages_and_the_same_bytes_again(tmp_path: Path) -
     }
     assert not any("/de/" in path for path in there)
     made_mirror.without(folders[0], "datasets/facebook/xnli/th/test.parquet")
-    assert not Manifest.load(folders[0]).holds(registry.task("xnli").place("test", "th"))
+    gone = registry.task("xnli").place("test", "th")
+    assert gone is not None and not Manifest.load(folders[0]).holds(gone)
     assert list(Manifest.load(folders[0]).problems()) == []
 
 
@@ -157,3 +158,12 @@ def test_some_tasks_in_some_languages_and_the_same_bytes_again(tmp_path: Path) -
 def test_words_of_a_language_are_all_different(code: str) -> None:
     words = {made_rows.word(code, meaning) for meaning in range(made_rows.MEANINGS)}
     assert len(words) == made_rows.MEANINGS
+
+
+def test_a_place_is_one_set_of_files() -> None:
+    """Whether rows are reported is asked by hub id, config and split: two sets may not share them."""
+    files: dict[tuple[str, str, str], tuple[str, ...]] = {}
+    for task in TASKS:
+        for language, split in made_mirror.splits(task):
+            there = files.setdefault(split.place(), split.files)
+            assert there == split.files, (task.name, language, there, split.files)

@@ -59,9 +59,7 @@ def bucc_rows(data: Path) -> Rows:
 
 def predicted(name: str, rows: tuple[Rows, ...], seed: int = 1) -> Step:
     """A predict step of a task."""
-    body = PredictBody(
-        task=registry.task(name), rows=rows, split="test", max_length=128, doc_stride=128, precision="fp32"
-    )
+    body = PredictBody(task=registry.task(name), rows=rows, max_length=128, doc_stride=128, precision="fp32")
     return Step(label=f"predict-{name}-{seed}", body=body, inputs={"model": f"train-{seed}"})
 
 
@@ -159,7 +157,7 @@ def a_plan(store: LocalStore, tmp: Path) -> Plan:
         step = predicted("bucc2018", rows, number)
         scored = Step(
             label=f"score-{number}",
-            body=ScoreBody(task=registry.task("bucc2018"), rows=rows, split="test"),
+            body=ScoreBody(task=registry.task("bucc2018"), rows=rows),
             inputs={"predictions": step.key},
         )
         steps |= {one.label: Planned(one.label, one.kind, one, {}) for one in (step, scored)}

@@ -15,7 +15,10 @@ from xstilts.tasks import registry
 
 REPO = Path(__file__).resolve().parents[2]
 TEXT = (REPO / "README.md").read_text(encoding="utf-8")
-MADE = ("xstilts-store/", "datasets/", "files/", "submission/", "labels/", "models/", ".venv/", "record.json", "manifest.json")
+MADE = (
+    *("xstilts-store/", "datasets/", "files/", "models/", "submission/", "labels/", ".venv/"),
+    *("record.json", "manifest.json"),
+)
 """Paths that runs and mirrors have, not the repository."""
 
 

@@ -113,7 +113,7 @@ def run_score(work: Work) -> Outcome:
             Score(
                 task=body.task.name,
                 language=rows.language,
-                split=rows.split if body.task.elsewhere.get(rows.language) else body.split,
+                split=rows.split,
                 metric=metric,
                 value=value,
                 n=len(items),

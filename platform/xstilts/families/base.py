@@ -125,8 +125,8 @@ class FamilyCode(Protocol):
     def decode(
         self, task: Task, examples: Sequence[Example], features: Sequence[Feature], outputs: Sequence[Tensor]
     ) -> list[Prediction]:
-        """One prediction an example, in order; `outputs[i]` is feature i's, padding removed, on the CPU. Bitext
-        mining has none for what it does not pair."""
+        """One prediction an example, in order; `outputs[i]` is feature i's, padding removed, on the CPU.
+        Bitext mining has none for what it does not pair."""
         ...
 
     def items(

@@ -110,15 +110,13 @@ def _table(path: Path, first: int | None = None) -> list[dict[str, Any]]:
 
     try:
         if first is not None:  # Wikipedia's files hold 100,000 articles, of which a mixture may want few
-            batches = pq.ParquetFile(path).iter_batches(min(first, 10_000))
-            return _first(batches, first)
-        table = pq.read_table(path, partitioning=None)
+            return _first(pq.ParquetFile(path).iter_batches(min(first, 10_000)), first)
+        rows: list[dict[str, Any]] = pq.read_table(path, partitioning=None).to_pylist()
     except FileNotFoundError as problem:
         raise DataError(f"{path} is missing", PULL) from problem
-    except (pa.ArrowException, OSError) as problem:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as problem:
         cause = f"{path} is truncated or no parquet file ({str(problem).splitlines()[0]})"
         raise DataError(cause, "pull the data again") from problem
-    rows: list[dict[str, Any]] = table.to_pylist()
     return rows
 
 

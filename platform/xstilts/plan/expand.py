@@ -77,7 +77,7 @@ class _Grid(Phases):
         rows = self._reported(target)
         score = self.add(
             predict.label.replace("predict-", "score-", 1),
-            ScoreBody(task=target, rows=rows, split=rows[0].split, calibration=self._calibration(target)),
+            ScoreBody(task=target, rows=rows, calibration=self._calibration(target)),
             {"predictions": predict},
         )
         train = trained.step.label if trained and trained.step else None
@@ -91,7 +91,6 @@ class _Grid(Phases):
         body = PredictBody(
             task=target,
             rows=rows,
-            split=rows[0].split,
             max_length=settings.max_length,
             doc_stride=settings.doc_stride,
             precision=settings.precision,

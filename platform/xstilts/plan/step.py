@@ -123,8 +123,6 @@ class PredictBody(_OfTask):
     kind: Literal["predict"] = "predict"
     rows: tuple[Rows, ...]
     """One a language, in the order of their codes."""
-    split: str
-    """The published split's name, for the record."""
     max_length: int
     doc_stride: int
     precision: str
@@ -144,7 +142,6 @@ class ScoreBody(_OfTask):
 
     kind: Literal["score"] = "score"
     rows: tuple[Rows, ...]
-    split: str
     calibration: tuple[Rows, ...] = late(())
     """As in PredictBody."""
 
