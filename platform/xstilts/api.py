@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from xstilts.errors import DataError, ModelError, StoreError, XstiltsError
-from xstilts.execute.site import Site, open_store
+from xstilts.execute.site import Site, is_bucket, open_store
 from xstilts.execute.sources import LocalSources
 from xstilts.execute.state import Survey, chosen_values, survey
 from xstilts.families import snapshot
@@ -71,9 +71,9 @@ def open_job(path: Path | str, store: str | None = None, data: str | None = None
     location = store or os.environ.get("XSTILTS_STORE") or DEFAULT_STORE
     opened = open_store(location)
     named = data or os.environ.get("XSTILTS_DATA")
-    mirror = Path(opened.location) / "mirror"
-    root = Path(named).expanduser().absolute() if named else (mirror if mirror.is_dir() else None)
-    return Job(file, opened, root, execution)
+    mirror = None if is_bucket(opened.location) else Path(opened.location) / "mirror"
+    beside = mirror if mirror is not None and mirror.is_dir() else None
+    return Job(file, opened, Path(named).expanduser().absolute() if named else beside, execution)
 
 
 def plan(job: Job, failed: Missing | None = None) -> Plan:
@@ -147,8 +147,12 @@ def report(job: Job, out: Path | None = None, live: bool = True) -> Report:
     from xstilts.report.render import write
 
     words = stored_plan(job)
-    folder = out or Path(job.store.location) / report_file(job.file.experiment.name, "")
+    name, bucket = job.file.experiment.name, is_bucket(job.store.location)
+    folder = out or (Path(f"{name}-report") if bucket else Path(job.store.location) / report_file(name, ""))
     made = write(words, job.store, folder)
+    if bucket and out is None:
+        for file in made.files:
+            job.store.upload(file, report_file(name, file.name))
     tracking = _tracking(job) if live else None
     if tracking is not None and _has_runs(job):
         from xstilts.record.mlflow import LiveView
@@ -295,7 +299,9 @@ def _tracking(job: Job) -> tuple[str, str | None] | None:
 
 def _has_runs(job: Job) -> bool:
     """Whether MLflow has been written to: a job that ran without it gets no database for its report alone."""
-    return "MLFLOW_TRACKING_URI" in os.environ or (Path(job.store.location) / "mlflow.db").is_file()
+    location = job.store.location
+    here = not is_bucket(location) and (Path(location) / "mlflow.db").is_file()
+    return "MLFLOW_TRACKING_URI" in os.environ or here
 
 
 def _located(job: Job, act: Callable[[], Value]) -> Value:

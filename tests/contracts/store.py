@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import multiprocessing
 import pickle
+import random
 import threading
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
@@ -17,6 +19,24 @@ from xstilts.record.artifacts import ArtifactStore, StepPaths
 def create_one(store: ArtifactStore, name: str, who: int) -> bool:
     """At module level so that another process can run it."""
     return store.create(name, bytes([who]) * 4096)
+
+
+ODD = (
+    "é ü",
+    "e\u0301",
+    "日本/語",
+    "🙂",
+    "a+b",
+    "100%",
+    "%2F",
+    "q?x=1&y",
+    "#",
+    "~",
+    "a:b;c",
+    "'\"<>",
+    "back\\slash",
+)
+"""Names that a URL, an XML listing or a careless joining of paths would change."""
 
 
 class StoreContract:
@@ -61,6 +81,19 @@ class StoreContract:
                 assert sum(wins) == 1
                 assert store.read(name) == bytes([wins.index(True)]) * 4096
 
+    def test_only_one_of_eight_wins_in_each_of_many_races(self, store: ArtifactStore) -> None:
+        start = threading.Barrier(8)
+
+        def race(who: int, name: str) -> bool:
+            start.wait()
+            return create_one(store, name, who)
+
+        with ThreadPoolExecutor(8) as pool:
+            for name in (f"race/{number}" for number in range(20)):
+                wins = list(pool.map(race, range(8), [name] * 8))
+                assert sum(wins) == 1
+                assert store.read(name) == bytes([wins.index(True)]) * 4096
+
     def test_a_reader_never_sees_half_a_value(self, store: ArtifactStore) -> None:
         values = {bytes([who]) * 50_000 for who in range(4)}
         store.put("k", bytes(1) * 50_000)
@@ -102,6 +135,31 @@ class StoreContract:
         assert rest[:9] == [f"steps/{number:02}/x" for number in range(1, 10)]
         assert rest == sorted(rest)
 
+    def test_list_gives_all_of_more_names_than_one_answer_holds(self, store: ArtifactStore) -> None:
+        names = [f"steps/{number:04}/x" for number in range(1100)]
+        with ThreadPoolExecutor(16) as pool:
+            list(pool.map(lambda name: store.put(name, b""), names))
+        assert list(store.list("steps/")) == names
+        assert list(store.list("steps/10")) == names[1000:]
+
+    def test_names_come_back_as_they_are(self, store: ArtifactStore, tmp_path: Path) -> None:
+        names = [f"jobs/{name}" for name in ODD]
+        source = tmp_path / "source"
+        for name in names:
+            source.write_text(name)
+            if name < "jobs/b":
+                assert store.create(name, name.encode())
+            else:
+                store.upload(source, name)
+        assert list(store.list("jobs/")) == sorted(names)
+        for name in names:
+            assert store.exists(name)
+            assert store.read(name) == name.encode()
+            assert store.local(name, tmp_path / "scratch").read_text() == name
+            assert list(store.list(name)) == [name]
+            store.delete(name)
+            assert not store.exists(name)
+
     def test_delete_is_quiet_and_makes_room(self, store: ArtifactStore) -> None:
         store.delete("k")
         assert store.create("k", b"1")
@@ -121,6 +179,56 @@ class StoreContract:
         assert store.read("steps/s/runs/1/model") == b"weights"
         store.upload(source, "steps/s/runs/1/model")
         assert store.read("steps/s/runs/1/model") == b"other"
+
+    def test_a_large_file_comes_back_unchanged(self, store: ArtifactStore, tmp_path: Path) -> None:
+        source = tmp_path / "source"
+        source.write_bytes(random.Random(1).randbytes(20_000_000))
+        store.upload(source, "steps/s/runs/1/model")
+        checksum = hashlib.sha256(source.read_bytes()).digest()
+        assert hashlib.sha256(store.read("steps/s/runs/1/model") or b"").digest() == checksum
+        copy = store.local("steps/s/runs/1/model", tmp_path / "scratch")
+        assert hashlib.sha256(copy.read_bytes()).digest() == checksum
+
+    def test_an_upload_is_seen_whole_or_not_at_all(self, store: ArtifactStore, tmp_path: Path) -> None:
+        size, source, over = 18_000_000, tmp_path / "source", threading.Event()
+        source.write_bytes(b"\1" * size)
+
+        def write() -> None:
+            try:
+                for value in (1, 2):
+                    source.write_bytes(bytes([value]) * size)
+                    store.upload(source, "k")
+            finally:
+                over.set()
+
+        writer = threading.Thread(target=write)
+        writer.start()
+        seen = set()
+        while not over.is_set():
+            data = store.read("k")
+            assert list(store.list("k")) == ["k"] or data is None
+            seen.add(data and (len(data), *set(data)))
+        writer.join()
+        assert seen <= {None, (size, 1), (size, 2)}
+        assert store.read("k") == b"\2" * size
+
+    def test_local_keeps_files_of_a_folder_together(self, store: ArtifactStore, tmp_path: Path) -> None:
+        for name in ("config.json", "model.safetensors"):
+            store.put(f"steps/s/runs/1/model/{name}", name.encode())
+        paths = [
+            store.local(f"steps/s/runs/1/model/{name}", tmp_path)
+            for name in ("config.json", "model.safetensors")
+        ]
+        assert paths[0].parent == paths[1].parent
+        assert [path.name for path in paths] == ["config.json", "model.safetensors"]
+
+    def test_local_is_what_the_store_holds_now(self, store: ArtifactStore, tmp_path: Path) -> None:
+        for value in (b"one", b"two", b"two"):
+            store.put("a/b", value)
+            assert store.local("a/b", tmp_path).read_bytes() == value
+        store.delete("a/b")
+        with pytest.raises(StoreError, match="no a/b"):
+            store.local("a/b", tmp_path)
 
     def test_local_of_nothing_says_so(self, store: ArtifactStore, tmp_path: Path) -> None:
         with pytest.raises(StoreError, match="no steps/s/x"):

@@ -34,7 +34,10 @@ app.add_typer(data.data, name="data")
 app.command()(official.evaluate)
 
 JobPath = Annotated[Path, typer.Argument(metavar="JOB", help="A job file, such as jobs/quickstart.yaml.")]
-Store = Annotated[str | None, typer.Option(help="Folder of results; XSTILTS_STORE, else ./xstilts-store.")]
+Store = Annotated[
+    str | None,
+    typer.Option(help="Folder or s3://bucket/prefix; XSTILTS_STORE, else ./xstilts-store."),
+]
 Data = Annotated[str | None, typer.Option(help="Folder of data and models; XSTILTS_DATA, else STORE/mirror.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -174,7 +177,12 @@ def ui(
     """Open the MLflow page of a store on this machine."""
     from xstilts.record.mlflow import ui_command
 
-    location = Path(store or os.environ.get("XSTILTS_STORE") or api.DEFAULT_STORE)
+    named = store or os.environ.get("XSTILTS_STORE") or api.DEFAULT_STORE
+    if "://" in named:
+        raise XstiltsError(
+            f"{named} has no MLflow of its own", "open the server that MLFLOW_TRACKING_URI names in a browser"
+        )
+    location = Path(named)
     if not (location / "mlflow.db").is_file():
         raise XstiltsError(
             f"{location} has no runs to show", "run a job on it first, or name another --store"

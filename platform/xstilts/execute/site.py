@@ -19,12 +19,12 @@ class Site:
     execution: ExecutionSpec
 
     def open_store(self) -> ArtifactStore:
-        """The store, checked to be writable.
+        """The store, as a worker opens it: the driver has checked a bucket, which may be out of reach now.
 
         Raises:
-            StoreError: it cannot be written, or is of a kind that this version does not know.
+            StoreError: a folder cannot be written, or it is of a kind that this version does not know.
         """
-        return open_store(self.store)
+        return open_store(self.store, checked=True)
 
     @property
     def data_root(self) -> Path | None:
@@ -32,6 +32,16 @@ class Site:
         return Path(self.data) if self.data else None
 
 
-def open_store(location: str) -> ArtifactStore:
-    """The store at `location`, a folder."""
-    return LocalStore.open(location)
+def is_bucket(location: str) -> bool:
+    """Whether a store lies in a bucket: it has then no folder to look into."""
+    return location.startswith("s3://")
+
+
+def open_store(location: str, checked: bool = False) -> ArtifactStore:
+    """The store at `location`, a folder or s3://bucket/prefix; if `checked`, a bucket is asked nothing."""
+    if not is_bucket(location):
+        return LocalStore.open(location)
+    # boto3 takes 0.2 s to load, which a folder store need not pay.
+    from xstilts.record.s3 import S3Store
+
+    return S3Store(location) if checked else S3Store.open(location)

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from xstilts.errors import StoreError
 from xstilts.record.artifacts import ArtifactStore, StepPaths
+from xstilts.record.fetched import DamagedObject
 
 KEPT = 2
 """Whole checkpoints an attempt keeps: the newest, and the one to fall back to."""
@@ -127,7 +128,10 @@ class Checkpoints:
         for file, checksum in files.items():
             if folder + file not in names:
                 raise _Torn(f"no {file}")
-            path = self.store.local(folder + file, self.scratch)
+            try:
+                path = self.store.local(folder + file, self.scratch)
+            except DamagedObject as problem:  # not StoreError: an outage is no torn checkpoint
+                raise _Torn(f"{file} is not what was written") from problem
             if _sha256(path) != checksum:
                 raise _Torn(f"{file} is not what was written")
             tensors[file.removesuffix(".safetensors")] = load_file(path)
