@@ -25,7 +25,7 @@ from xstilts.tasks import kinds, registry, suites
 
 REPO = Path(__file__).resolve().parents[2]
 JOBS = sorted((REPO / "jobs").glob("*.yaml"))
-NAMES = "first_look main_grid mini_encoder quickstart search translated with_mlm xtreme_r"
+NAMES = "first_look main_grid mini_encoder mlm_look quickstart search translated with_mlm xtreme_r"
 
 DIGESTS = """
 import json, pathlib, sys
