@@ -147,7 +147,7 @@ class _Grid(Phases):
             self.rows(dev, language)
         reason = self.failed.get((target.name, language))
         if reason is not None:  # only now: the plan's digest is the same with and without a failure
-            raise DataError(reason, "mend it and run again")
+            raise DataError(reason, "pull the data again, then run again")
         return rows
 
     def _dev_of(self, target: Task, language: str) -> Split | None:
