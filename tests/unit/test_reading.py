@@ -104,12 +104,18 @@ def test_rows_are_kept_by_a_column(tmp_path):
     assert [row["label"] for row in read(agreed, tmp_path)] == [0, 1]
 
 
-def test_further_rows_follow_and_first_counts_them_all(tmp_path):
+def test_further_rows_follow(tmp_path):
     ours = written(tmp_path, "train", {"n": [1, 2]})
     theirs = written(tmp_path, "other", {"n": [3, 4]})
     rows = asked(ours, more=(asked(theirs, split="other"),))
     assert [row["n"] for row in read(rows, tmp_path)] == [1, 2, 3, 4]
-    assert [row["n"] for row in read(rows.model_copy(update={"first": 3}), tmp_path)] == [1, 2, 3]
+
+
+def test_the_first_rows_are_dealt_from_every_part(tmp_path):
+    ours = written(tmp_path, "train", {"n": [1, 2, 3]})
+    theirs = written(tmp_path, "other", {"n": [11]})
+    rows = asked(ours, more=(asked(theirs, split="other"),), first=3)
+    assert [row["n"] for row in read(rows, tmp_path)] == [1, 11, 2]
 
 
 def test_a_step_made_the_rows(tmp_path):

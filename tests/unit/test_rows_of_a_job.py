@@ -53,6 +53,10 @@ def test_mlm_takes_the_languages_of_the_targets_unless_it_names_its_own():
     found = body_of(everywhere, "train-mix-").mixing.mlm.corpora
     assert [each.language for each in found] == ["de", "en", "es", "fr", "ja", "ko", "zh"]
     assert found[0].config == "20231101.de" and found[0].first == 50_000
+    suite = plan(intermediate=rows, targets=[], suite="xtreme", languages=["de", "sw", "lt"], seeds=[1])
+    text = body_of(suite, "train-mix-").mixing.mlm
+    assert [each.language for each in text.corpora] == ["de", "sw"], "Lithuanian is not in XTREME"
+    assert text.counts == (7, 7)
     named = plan(
         intermediate=rows,
         targets=["pawsx"],
@@ -177,10 +181,63 @@ def test_choosing_on_target_dev_is_said_in_the_key_and_refused_where_dev_is_repo
     assert last.key != usual.steps[usual.cells[0].train].key
     two = chosen.steps[chosen.cells[2].train].inputs["encoder"]
     assert two in usual.steps, "phase 2 is chosen on English as ever"
-    with pytest.raises(JobFileError, match="rows that are reported"):
+    with pytest.raises(JobFileError, match="none of the targets has dev rows apart"):
         plan(targets=["xquad"], evaluate={"selection": "target_dev"})
     with pytest.raises(JobFileError, match="rows that are reported"):
         plan(targets=["xnli"], evaluate={"selection": "target_dev", "split": "dev"})
+
+
+def test_targets_without_a_dev_of_their_own_are_chosen_on_the_source():
+    made = plan(targets=["xnli", "xquad", "xcopa"], evaluate={"selection": "target_dev"}, seeds=[1])
+    watched = {
+        cell.target: bool(made.steps[cell.train].step.body.target_dev)
+        for cell in made.cells
+        if cell.intermediate == "none"
+    }
+    # XCOPA's dev is a translation of COPA's, which is its English and reported.
+    assert watched == {"xnli": True, "xquad": False, "xcopa": False}
+
+
+def test_what_a_job_says_of_selection_goes_before_its_preset():
+    words = {"targets": ["pawsx"], "seeds": [1], "intermediate": ["none"], "settings": "phang2020_v1"}
+    made = plan(**words, evaluate={"selection": {"rows": "target_dev", "first": 100}})
+    body = made.steps[made.cells[0].train].step.body
+    assert [rows.language for rows in body.target_dev] == ["de", "en"]
+    assert (body.selection.first, body.selection.every) == (100, 1000)
+
+
+def test_one_rows_rate_is_its_own_whatever_other_rows_there_are():
+    mixed = {"mix": ["squad_v1", "mnli"]}
+    words = {"targets": ["tatoeba"], "languages": ["de"], "seeds": [1], "settings": "phang2020_v1"}
+    alone = plan(intermediate=[mixed], **words)
+    beside = plan(intermediate=[mixed, {"mix": ["squad_v1", "mnli", "mlm"]}], **words)
+    assert {each.key for each in alone if each.kind == "train"} < {each.key for each in beside}
+    assert body_of(beside, "train-mix-mlm-").settings.learning_rate == 5e-6
+
+
+def test_a_share_of_warm_up_goes_before_a_presets_number_of_steps():
+    words = {"targets": ["xquad"], "intermediate": ["none"], "seeds": [1], "settings": "xtreme_r2021"}
+    assert body_of(plan(**words), "train-squad_v1-").settings.warmup_steps == 500
+    own = plan(**words, train={"target": {"warmup": 0.2}})
+    settings = body_of(own, "train-squad_v1-").settings
+    assert (settings.warmup, settings.warmup_steps) == (0.2, None)
+
+
+def test_retrieval_is_read_at_its_own_length():
+    targets = ["tatoeba", "tatoeba_after_squad_v1"]
+    made = plan(targets=targets, languages=["de"], intermediate=["none"], seeds=[1], settings="xtreme2020")
+    assert {made.steps[cell.predict].step.body.max_length for cell in made.cells} == {512}
+
+
+def test_translations_by_the_hub_and_by_a_model_are_two_rows():
+    row = {"translated": "mnli", "languages": ["de"]}
+    made = plan(
+        intermediate=[row, {**row, "translator": {"name": "made/opus"}, "name": "ours"}],
+        targets=["tatoeba"],
+        languages=["de"],
+        seeds=[1],
+    )
+    assert sum(each.startswith("train-mnli-in-de-") for each in labels(made, "train")) == 2
 
 
 def test_a_language_without_rows_is_left_out_and_named():

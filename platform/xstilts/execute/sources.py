@@ -81,6 +81,10 @@ class LocalSources:
                 found[body.task.name, rows.language] = problem.problem
         return found
 
+    def count(self, split: Split) -> int | None:
+        """How many rows a published split has here; generated rows are counted when they are made."""
+        return None if split.path == "world" else self.manifest.count(split)
+
     def languages(self, path: str) -> tuple[str, ...]:
         """Languages that raw text `path` has."""
         return tuple(world.LANGUAGES) if path == "world" else self.manifest.configs(path)

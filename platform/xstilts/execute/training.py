@@ -199,6 +199,7 @@ def _mlm(work: Work, part: MlmPart, tokenizer: Any) -> mixture.MlmComponent:
         effective_batch=part.effective_batch,
         max_length=part.max_length,
         exponent=part.exponent,
+        counts=dict(zip(texts, part.counts, strict=True)) if part.counts else None,
         share=part.mask,
     )
 

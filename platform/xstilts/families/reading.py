@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +25,22 @@ _sums: dict[tuple[str, int, int], str] = {}
 
 def read(rows: Rows, data: Path | None, made: Mapping[str, Path] | None = None) -> list[dict[str, Any]]:
     """The rows, in published order, then those of `more`; of each part what `keep`, `without` and `holdout`
-    leave, and of all of them the `first`. `made`: key of the step that made rows -> the file.
+    leave. With `first`, so many of them, one of each part in turn: the first 500 of ANLI+'s dev would else be
+    of ANLI's first round alone. `made`: key of the step that made rows -> the file.
 
     Raises:
         DataError: a file is missing, empty, truncated, not the one of the manifest, or leaves no row.
     """
-    found = [row for part in (rows, *rows.more) for row in _part(part, data, made or {})]
-    found = found[: rows.first]
+    parts = [_part(part, data, made or {}) for part in (rows, *rows.more)]
+    found = [row for part in parts for row in part] if rows.first is None else _dealt(parts, rows.first)
     if not found:
         raise DataError(f"{_named(rows)} has no rows", "choose another split, or pull the data again")
     return found
+
+
+def _dealt(parts: Sequence[Sequence[dict[str, Any]]], count: int) -> list[dict[str, Any]]:
+    turns = zip_longest(*parts)
+    return list(islice((row for turn in turns for row in turn if row is not None), count))
 
 
 def nested_subset(n: int, fraction: float, seed: int) -> list[int]:

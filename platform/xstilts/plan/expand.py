@@ -14,7 +14,7 @@ from xstilts.plan import names
 from xstilts.plan.graph import Cell, Plan, Planned
 from xstilts.plan.phases import Chosen, Phases, Sources, Start
 from xstilts.plan.settle import settled
-from xstilts.plan.step import PredictBody, ScoreBody
+from xstilts.plan.step import PredictBody, ScoreBody, TrainBody
 from xstilts.spec.experiment import Experiment, RowSpec
 from xstilts.tasks import kinds, registry, suites
 from xstilts.tasks.task import Family, Rows, Split, Task
@@ -49,6 +49,7 @@ def expand(
     )
     if not cells:
         grid.beginning()
+    _check_target_dev(meant, grid.steps)
     return Plan(
         job=experiment.name,
         digest=digest({"asked": asked, "data": sorted(grid.met)}),
@@ -84,7 +85,9 @@ class _Grid(Phases):
         return Cell(row.label, target.name, seed, train, predict.label, score.label)
 
     def _predict(self, row: RowSpec, target: Task, seed: int, trained: Start | None) -> Planned:
-        settings = self.experiment.train.target.for_task(target.name)
+        # Tatoeba after SQuAD is read at Tatoeba's length, not at that of its training.
+        read_as = target.variant_of or target.name
+        settings = self.experiment.train.target.for_task(read_as)
         start = trained or self.phase_two(row, seed)
         rows = self._reported(target)
         untrained = trained is None and row.task == "untrained"
@@ -161,6 +164,18 @@ class _Grid(Phases):
 
     def _candidates(self, target: Task) -> tuple[Rows, ...]:
         return () if target.candidates is None else (self.rows(target.candidates, "all"),)
+
+
+def _check_target_dev(experiment: Experiment, steps: Mapping[str, Planned]) -> None:
+    """Refuses a job that would choose on target dev rows and has no target where that can be."""
+    asked = experiment.evaluate.selection.rows == "target_dev" and experiment.search is None
+    bodies = [planned.step.body for planned in steps.values() if planned.step is not None]
+    if asked and not any(isinstance(body, TrainBody) and body.target_dev for body in bodies):
+        raise JobFileError(
+            "none of the targets has dev rows apart from what is reported",
+            "choose on source_dev, or add a target that has both dev and test",
+            ("evaluate", "selection"),
+        )
 
 
 def _needed(suite: str | None, target: Task, languages: list[str]) -> set[str]:

@@ -74,6 +74,9 @@ class _Asked:
         world: dict[str, Json] | None = {} if split.path == "world" else None
         return Rows(path=split.path, config=split.config, split=split.split, language=language, world=world)
 
+    def count(self, split: Split) -> int | None:
+        return None
+
     def encoder(self, model: ModelSpec) -> EncoderRef:
         return EncoderRef(name=model.name, revision=model.revision or "0" * 40)
 

@@ -22,9 +22,10 @@ from xstilts.plan.step import (
     TranslateBody,
 )
 from xstilts.spec.experiment import Experiment, ModelSpec, RowSpec, Selection, TrainSettings
-from xstilts.tasks import registry
+from xstilts.spec.presets import MIX, MIX_MLM
+from xstilts.tasks import registry, suites
 from xstilts.tasks.registry import Fitting
-from xstilts.tasks.task import Rows, Split, Task
+from xstilts.tasks.task import Family, Rows, Split, Task
 
 MLM = "mlm"
 
@@ -34,6 +35,10 @@ class Sources(Protocol):
 
     def rows(self, split: Split, language: str) -> Rows:
         """Identity of the rows of one split of one language; DataError when there are none."""
+        ...
+
+    def count(self, split: Split) -> int | None:
+        """How many rows a split has here; None where that is not known."""
         ...
 
     def languages(self, path: str) -> tuple[str, ...]:
@@ -168,7 +173,8 @@ class Phases:
         """The body of one training and its label."""
         assert fitting.selection is not None
         selection = settings.select or self.experiment.evaluate.selection
-        settings = settings.model_copy(update={"select": None})
+        unused = {} if settings.fraction < 1 else {"subset_seed": 0}
+        settings = settings.model_copy(update={"select": None, **unused})
         watched = self._target_dev(target, selection)
         if not watched:
             selection = selection.model_copy(update={"rows": "source_dev"})
@@ -187,21 +193,23 @@ class Phases:
         return body, f"train-{fitting.task.name}{chosen}-{tag(body)}-s{seed}{start.after(row)}"
 
     def _target_dev(self, target: Task | None, selection: Selection) -> tuple[Rows, ...]:
-        """The target's dev rows in all its languages, where checkpoints are chosen on them."""
+        """The target's dev rows in all its languages, where checkpoints are chosen on them. () for targets
+        that have none apart from what is reported (XQuAD), whose dev is a translation of it (XCOPA's, of
+        COPA's), or whose rows have no documents to find (Mewsli-X): they are chosen on the source."""
         if target is None or selection.rows != "target_dev":
             return ()
-        where = ("evaluate", "selection")
+        if self.experiment.evaluate.split == "dev":
+            raise JobFileError(
+                f"{target.name} would be chosen on the rows that are reported",
+                "report `split: test`, or choose on source_dev",
+                ("evaluate", "selection"),
+            )
+        if target.elsewhere or target.family is Family.DUAL_ENCODER:
+            return ()
         wanted = self.experiment.languages
         languages = [code for code in target.reported("dev") if not wanted or code in wanted]
         splits = {code: target.place("dev", code) for code in sorted(languages)}
-        # XCOPA's English dev is its test: it is reported, and chosen on by nobody.
         apart = {code: dev for code, dev in splits.items() if dev and dev != target.place("test", code)}
-        if self.experiment.evaluate.split == "dev" or not apart:
-            raise JobFileError(
-                f"{target.name} would be chosen on the rows that are reported",
-                "report `split: test` of a target that has both, or choose on source_dev",
-                where,
-            )
         return tuple(self.rows(split, code) for code, split in apart.items())
 
     def _translated(self, row: RowSpec, fitting: Fitting, settings: TrainSettings, seed: int) -> Start:
@@ -223,7 +231,8 @@ class Phases:
         # One published id in several languages would be one item: rows are numbered instead.
         unnamed = {word: column for word, column in task.columns.items() if word != "item"}
         changes = {"rows": rows, "task": task.model_copy(update={"columns": unnamed})}
-        label = f"train-{task.name}-in-{'-'.join(row.languages)}-{tag(body)}-s{seed}"
+        by = f"-by-{digest(self.sources.encoder(row.translator))[:4]}" if row.translator else ""
+        label = f"train-{task.name}-in-{'-'.join(row.languages)}{by}-{tag(body)}-s{seed}"
         return self._trained(label, body.model_copy(update=changes), inputs)
 
     def _translate(self, task: Task, rows: Rows, language: str, translator: ModelSpec) -> Planned:
@@ -242,8 +251,9 @@ class Phases:
         words = ("effective_batch", "max_length", "doc_stride", "fraction", "subset_seed")
         shapes = {word: getattr(own, word) for word in words}
         # A task with mlm alone keeps its own epochs; the mixture's rate is for both.
-        shared = phase.for_task("mix" if len(names) > 1 else names[0])
-        rate = phase.for_task("mix").learning_rate if "mix" in phase.tasks else shared.learning_rate
+        kind = MIX_MLM if MLM in row.mix else MIX
+        shared = phase.for_task(kind if len(names) > 1 else names[0])
+        rate = phase.for_task(kind).learning_rate if kind in phase.tasks else shared.learning_rate
         settings = shared.model_copy(update={**shapes, "learning_rate": rate})
         body, _ = self.training(fits[0], settings, seed, start, "none")
         parts = tuple(self._part(fitting, phase.for_task(fitting.task.name)) for fitting in fits[1:])
@@ -270,21 +280,28 @@ class Phases:
 
     def _mlm(self, settings: TrainSettings) -> MlmPart:
         spec = self.experiment.mlm
-        spoken = {code for name in self.experiment.targets for code in registry.task(name).languages}
-        languages = sorted(spec.languages or spoken)
-        corpora = []
-        for code in languages:
+        corpora, counts = [], []
+        for code in sorted(spec.languages or self._spoken()):
             split = Split(path=spec.data, config=spec.config.replace("{code}", code), split="train")
             if spec.data == "world":
                 split = _text(spec.data, code)
             corpora.append(self.rows(split, code).model_copy(update={"first": spec.sentences}))
+            counts.append(self.sources.count(split))
         return MlmPart(
             corpora=tuple(corpora),
+            counts=tuple(count for count in counts if count) if all(counts) else (),
             exponent=spec.exponent,
             mask=spec.mask,
             effective_batch=settings.effective_batch,
             max_length=settings.max_length,
         )
+
+    def _spoken(self) -> set[str]:
+        """The languages that the job reports."""
+        suite = None if self.experiment.suite is None else suites.suite(self.experiment.suite)
+        named = (registry.task(name).languages for name in self.experiment.targets)
+        spoken = {code for codes in (suite.tasks.values() if suite else named) for code in codes}
+        return spoken & set(self.experiment.languages) if self.experiment.languages else spoken
 
     def phase_three(self, row: RowSpec, target: Task, seed: int) -> Start:
         """The target's stages; the last with the settings of the job file or those that a search chose."""

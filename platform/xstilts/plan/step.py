@@ -56,7 +56,9 @@ class MlmPart(Frozen):
     """Masked language modelling as a part of a mixture."""
 
     corpora: tuple[Rows, ...]
-    """One a language, in the order of their codes; each has its share of the sentences as `first`."""
+    """One a language, in the order of their codes; of each at most `first`."""
+    counts: tuple[int, ...] = ()
+    """Rows that each language has in all, which its share is made of; () where that is not known."""
     exponent: float
     mask: float
     effective_batch: int

@@ -186,6 +186,8 @@ def _training(plan: Mapping[str, Any], cell: Mapping[str, Any], known: Records) 
     if record is not None:
         fraction = _inner(record.identity, "settings").get("fraction", fraction)
         on, keep = _chosen(record.identity, on, keep)
+    if not cell["train"]:
+        on = "source_dev"  # a phase-2 model is chosen on the source whatever the target's is chosen on
     chosen = on if keep == "best" else "last"
     return {"selection": chosen if trained else "", "fraction": float(fraction) if trained else 1.0}
 

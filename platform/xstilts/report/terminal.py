@@ -66,8 +66,10 @@ def _table(result: Transfer) -> Table:
 
 def _suite(result: Transfer, standings: Sequence[Standing]) -> Table:
     names = [*standings[0].groups, *standings[0].tasks]
-    incomplete = sorted({line for one in standings for line in one.missing})
-    notes = [f"* incomplete: lacks {line}" for line in incomplete]
+    notes = [
+        f"* incomplete: lacks {line}" for line in sorted({one for row in standings for one in row.missing})
+    ]
+    notes += [f"\u2020 {line}" for line in sorted({one for row in standings for one in row.notes})]
     table = Table(
         title="The suite, mean over all its languages",
         caption="\n".join([caption(result), *notes]),
@@ -130,6 +132,7 @@ def _gain(cell: Cell | None) -> Text:
 def _marks(cell: Cell) -> str:
     words = [f"{cell.collapsed} collapsed"] if cell.collapsed else []
     words += ["incomplete"] if cell.missing else []
+    words += ["chosen on target dev"] if "target_dev" in cell.selection else []
     return f" ({', '.join(words)})" if words else ""
 
 

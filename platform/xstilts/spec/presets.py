@@ -15,6 +15,9 @@ from typing import Any
 from xstilts.errors import UnknownName
 from xstilts.frozen import Frozen
 
+MIX, MIX_MLM = "mix", "mix_mlm"
+"""Mixtures of tasks, and those with masked language modelling in them, where a task's name stands."""
+
 Line = tuple[str, str, str, dict[str, Any]]
 """Phase, tasks (words; "" for all), source, values; "select.first" is the field `first` of `select`."""
 
@@ -116,7 +119,6 @@ _JIANT_LINES: tuple[Line, ...] = (
 _COMMON = {
     "effective_batch": 32,
     "warmup": 0.0,
-    "warmup_steps": 0,
     "weight_decay": 0.0,
     "adam_epsilon": 1e-8,
     "clip": 1.0,
@@ -164,6 +166,10 @@ _XTREME_R: tuple[Line, ...] = (
 )
 """XTREME-R's own targets, complete but for `_COMMON`."""
 _NO_STOP = {"select.every": None, "select.patience": None}
+
+
+_RETRIEVED: Line = ("target", "tatoeba bucc2018", XTREME + "run_{tatoeba,bucc2018}.sh", {"max_length": 512})
+"""Nothing is trained; the scripts and jiant's read 512 sub-words."""
 
 
 def _borrowed() -> tuple[Line, ...]:
@@ -241,7 +247,7 @@ PRESETS: dict[str, Preset] = {
                 'In the mixture batches are "mixed": each task keeps its own.',
                 _BORROWS,
             ),
-            (*_PHANG_SILENT, *_PHANG_LINES, *_borrowed()),
+            (*_PHANG_SILENT, *_PHANG_LINES, _RETRIEVED, *_borrowed()),
             mlm=5e-6,
         ),
         _preset(
@@ -253,7 +259,7 @@ PRESETS: dict[str, Preset] = {
                 "SQuAD as intermediate task is 384 long, as in its XTREME scripts.",
                 _BORROWS,
             ),
-            (*_JIANT_LINES, *_borrowed()),
+            (*_JIANT_LINES, _RETRIEVED, *_borrowed()),
         ),
         _preset(
             "xtreme2020",
@@ -263,6 +269,7 @@ PRESETS: dict[str, Preset] = {
                 *_likewise(2e-5, _QA_2020),
                 *_shared(2e-5),
                 ("target", "xquad mlqa tydiqa", QA_2020, _QA_2020),
+                _RETRIEVED,
                 *_borrowed(),
             ),
         ),
@@ -280,6 +287,7 @@ PRESETS: dict[str, Preset] = {
                 *_likewise(3e-5, _QA_2021),
                 *_shared(3e-5),
                 ("target", "xquad mlqa tydiqa", XTREME + "train_qa.sh", _QA_2021),
+                _RETRIEVED,
                 *_XTREME_R,
             ),
         ),
@@ -287,14 +295,11 @@ PRESETS: dict[str, Preset] = {
 }
 
 
-def words(
-    name: str, intermediates: Sequence[str], targets: Sequence[str], *, mlm: bool = False
-) -> dict[str, Any]:
+def words(name: str, intermediates: Sequence[str], targets: Sequence[str]) -> dict[str, Any]:
     """What the preset would say under `train:` of a job file, for these tasks only.
 
-    Tasks that it does not know get what all of a phase have in common. `mlm`: masked language modelling is
-    co-trained, at its own learning rate where the preset has one; where "mix" is among the tasks it is the
-    rate of mixtures, so that rows without it keep theirs.
+    Tasks that it does not know get what all of a phase have in common. A mixture with masked language
+    modelling (`mix_mlm`) has a learning rate of its own where the preset has one.
 
     Raises:
         UnknownName: no such preset; names the nearest.
@@ -303,10 +308,11 @@ def words(
         listing = ", ".join(PRESETS)
         raise UnknownName.among("preset", name, PRESETS, f"settings: {listing}", ("settings",))
     preset = PRESETS[name]
-    intermediate = _phase(preset.intermediate, intermediates)
-    if mlm and preset.mlm_learning_rate is not None:
-        mixed = intermediate.get("tasks", {}).get("mix", intermediate)
-        mixed["learning_rate"] = preset.mlm_learning_rate
+    known = preset.intermediate
+    if preset.mlm_learning_rate is not None:
+        mixed = {**known.get(MIX, {}), "learning_rate": preset.mlm_learning_rate}
+        known = {**known, MIX_MLM: mixed}
+    intermediate = _phase(known, intermediates)
     return {"intermediate": intermediate, "target": _phase(preset.target, targets)}
 
 

@@ -73,7 +73,8 @@ def fittings(task_: Task, reporting: Literal["dev", "test"]) -> tuple[Fitting, .
 
     Selection shares no row with anything reported. Where a stage selects on the very rows that are reported
     (PAN-X and UD POS select on English dev, so their dev scores would be chosen on themselves), a part of
-    the training rows is held out instead, and training leaves it out.
+    the training rows is held out instead, and training leaves it out. (Published duplicates stay: of PAN-X's
+    952 held-out English sentences 10 are also dev sentences, of UD POS's 1,040 five.)
     """
     stages = tuple(task(name) for name in task_.stages) or ((task_,) if task_.train else ())
     return tuple(_fitting(stage, task_, reporting) for stage in stages)
@@ -124,6 +125,8 @@ def _problem(task_: Task) -> str | None:
         return "labels are missing, or given although they are open"
     if bool(task_.stages or task_.train) == (kind.as_it_is and not task_.variant_of):
         return "it trains on nothing, or is used as it is and names training rows"
+    if "target" in task_.roles and task_.open_labels:
+        return "a target's labels must be named"
     if "target" in task_.roles and task_.dev is None and task_.test is None:
         return "a target needs dev or test rows"
     return None

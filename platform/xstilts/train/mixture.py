@@ -108,10 +108,12 @@ class MlmComponent:
         effective_batch: int,
         max_length: int,
         exponent: float = 0.3,
+        counts: Mapping[str, int] | None = None,
         share: float = 0.15,
         name: str = "mlm",
     ) -> None:
-        """`texts`: language -> sentences, cut to `max_length` sub-words; empty ones are left out.
+        """`texts`: language -> sentences, cut to `max_length` sub-words; empty ones are left out. `counts`:
+        language -> n, where `texts` is only a part of what there is.
 
         Raises:
             DataError: there is no text.
@@ -129,8 +131,9 @@ class MlmComponent:
         self.pad_id, self.mask_id = int(tokenizer.pad_token_id), int(tokenizer.mask_token_id)
         self.special_ids, self.vocabulary = list(tokenizer.all_special_ids), len(tokenizer)
         self.share = share
-        counts = np.array([len(each) for each in self.sentences.values()], np.float64)
-        self.probabilities: NDArray[np.float64] = counts**exponent / (counts**exponent).sum()
+        known = counts or {code: len(each) for code, each in self.sentences.items()}
+        n = np.array([known[code] for code in self.sentences], np.float64)
+        self.probabilities: NDArray[np.float64] = n**exponent / (n**exponent).sum()
 
     @property
     def size(self) -> int:
