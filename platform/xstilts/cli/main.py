@@ -218,8 +218,11 @@ def export_xtreme(
     data: Data = None,
 ) -> None:
     """Write the predictions of one row and seed as the benchmark wants them submitted."""
-    made = api.export_xtreme(api.open_job(job, store, data), to, suite, intermediate, seed, labels)
+    opened = api.open_job(job, store, data)
+    made = api.export_xtreme(opened, to, suite, intermediate, seed, labels)
     console.print(f"{len(made.files)} files in {to}", highlight=False)
+    if opened.file.experiment.evaluate.split == "dev":
+        errors.print("note: the job reports dev, and so do these files, called test", highlight=False)
     for task, language in made.missing:
         errors.print(f"missing: {task} in {language}", highlight=False)
     raise typer.Exit(1 if made.missing else 0)

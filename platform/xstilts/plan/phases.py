@@ -21,7 +21,14 @@ from xstilts.plan.step import (
     TrainBody,
     TranslateBody,
 )
-from xstilts.spec.experiment import Experiment, ModelSpec, RowSpec, Selection, TrainSettings
+from xstilts.spec.experiment import (
+    Experiment,
+    ModelSpec,
+    RowSpec,
+    Selection,
+    TrainSettings,
+    TranslatorSpec,
+)
 from xstilts.spec.presets import MIX, MIX_MLM
 from xstilts.tasks import registry, suites
 from xstilts.tasks.registry import Fitting
@@ -231,15 +238,16 @@ class Phases:
         # One published id in several languages would be one item: rows are numbered instead.
         unnamed = {word: column for word, column in task.columns.items() if word != "item"}
         changes = {"rows": rows, "task": task.model_copy(update={"columns": unnamed})}
-        by = f"-by-{digest(self.sources.encoder(row.translator))[:4]}" if row.translator else ""
+        made = [planned.label for role, planned in inputs.items() if role.startswith("rows/")]
+        by = f"-by-{digest(made)[:4]}" if made else ""
         label = f"train-{task.name}-in-{'-'.join(row.languages)}{by}-{tag(body)}-s{seed}"
         return self._trained(label, body.model_copy(update=changes), inputs)
 
-    def _translate(self, task: Task, rows: Rows, language: str, translator: ModelSpec) -> Planned:
-        body = TranslateBody(
-            task=task, rows=rows, into=language, model=self.noted(self.sources.encoder(translator))
-        )
-        return self.add(f"translate-{task.name}-{language}-{digest(body.model)[:4]}", body, {})
+    def _translate(self, task: Task, rows: Rows, language: str, translator: TranslatorSpec) -> Planned:
+        model = self.noted(self.sources.encoder(translator))
+        how = {"beams": translator.beams, "max_length": translator.max_length}
+        body = TranslateBody(task=task, rows=rows, into=language, model=model, **how)
+        return self.add(f"translate-{task.name}-{language}-{digest([model, how])[:4]}", body, {})
 
     def _mixture(self, row: RowSpec, seed: int) -> Start:
         """Phase 2 on several tasks at once."""

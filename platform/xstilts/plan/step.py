@@ -103,8 +103,8 @@ class TranslateBody(_OfTask):
     rows: Rows
     into: str
     model: EncoderRef
-    beams: int = 5
-    max_length: int = 256
+    beams: int
+    max_length: int
 
 
 class SearchBody(_OfTask):

@@ -21,6 +21,14 @@ class ModelSpec(Frozen):
     """Hub commit; needed only when the encoder is neither a folder nor in the mirror."""
 
 
+class TranslatorSpec(ModelSpec):
+    """A translation model and how it translates."""
+
+    beams: Count = 5
+    max_length: Count = 256
+    """Sub-words of a text and of its translation; what is longer loses its end."""
+
+
 class WorldSpec(Frozen):
     """The generated world of `tasks/world.py`; another seed is another world."""
 
@@ -214,7 +222,7 @@ class RowSpec(Frozen):
     """A task whose training rows are read in other languages, machine-translated."""
     languages: tuple[str, ...] = ()
     """The languages of `translated`, one after another; the source language itself may be among them."""
-    translator: ModelSpec | None = None
+    translator: TranslatorSpec | None = None
     """A translation model (MarianMT, NLLB); none: the translations that the hub serves."""
     checkpoint: ModelSpec | None = None
     """A model of the user's that stands in for phase 2; its encoder is used."""
