@@ -340,3 +340,8 @@ def test_reading_a_job_is_quick(tmp_path: Path) -> None:
     best = min(float(subprocess.check_output(command, text=True)) for _ in range(3))
     # 0.13 s of processor time on the slower of the two machines this was written on, pydantic included.
     assert best < 0.5
+
+
+def test_a_wrong_short_form_is_told() -> None:
+    said = refused(MINIMAL + "evaluate: {selection: target_de}\n")
+    assert "job.yaml:3: evaluate.selection.rows is 'target_de': did you mean 'target_dev'?" in said

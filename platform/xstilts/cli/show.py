@@ -200,7 +200,7 @@ def choose_tasks(role: str | None, family: str | None, language: str | None) -> 
     if role is not None and role not in ("intermediate", "target"):
         raise UnknownName.among("role", role, ("intermediate", "target"), "xstilts tasks")
     if family is not None and family not in set(Family):
-        raise UnknownName.among("family", family, list(Family), "xstilts tasks")
+        raise UnknownName.among("family", family, [each.value for each in Family], "xstilts tasks")
     spoken = {code for task in every for code in task.languages}
     if language is not None and language not in spoken:
         raise UnknownName.among("language", language, spoken, "xstilts tasks")

@@ -81,7 +81,9 @@ def _check_role(name: str, role: str, where: Path) -> None:
         return
     known = {task.name: task for task in registry.all_tasks()}
     if name not in known:
-        raise UnknownName.among(f"{role} task", name, [*known, *registry.RESERVED], "xstilts tasks", where)
+        fitting = [task.name for task in known.values() if role in task.roles]
+        fitting += registry.RESERVED if role == "intermediate" else ()
+        raise UnknownName.among(f"{role} task", name, fitting, "xstilts tasks", where)
     if role not in known[name].roles:
         fit = " ".join(task.name for task in known.values() if role in task.roles)
         raise JobFileError(f"{name} is no {role} task", f"choose among {fit}", where)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
-from xstilts.errors import JobFileError
+from xstilts.errors import JobFileError, ModelError
 from xstilts.frozen import digest
 from xstilts.plan.graph import Planned
 from xstilts.plan.step import (
@@ -142,7 +142,7 @@ class Phases:
         if row.task in registry.RESERVED:
             return self.beginning()
         if row.checkpoint is not None:
-            encoder = self.noted(self.sources.encoder(row.checkpoint))
+            encoder = self._encoder(row.checkpoint)
             return Start(encoder, None, f"checkpoint-{digest(encoder)[:6]}")
         if row.mix:
             return self._mixture(row, seed)
@@ -151,6 +151,13 @@ class Phases:
         if row.translated is None:
             return self.train(fitting, settings, seed, self.beginning())
         return self._translated(row, fitting, settings, seed)
+
+    def _encoder(self, model: ModelSpec) -> EncoderRef:
+        """A model that a row names, noted; that there is none is told of the rows."""
+        try:
+            return self.noted(self.sources.encoder(model))
+        except ModelError as problem:
+            raise ModelError(problem.problem, problem.remedy, ("intermediate",)) from problem
 
     def fittings(self, task: Task) -> tuple[Fitting, ...]:
         """Where `task` is trained and chosen, stage by stage."""
@@ -244,7 +251,7 @@ class Phases:
         return self._trained(label, body.model_copy(update=changes), inputs)
 
     def _translate(self, task: Task, rows: Rows, language: str, translator: TranslatorSpec) -> Planned:
-        model = self.noted(self.sources.encoder(translator))
+        model = self._encoder(translator)
         how = {"beams": translator.beams, "max_length": translator.max_length}
         body = TranslateBody(task=task, rows=rows, into=language, model=model, **how)
         return self.add(f"translate-{task.name}-{language}-{digest([model, how])[:4]}", body, {})

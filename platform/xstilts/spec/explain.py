@@ -73,6 +73,8 @@ def complaints(error: ValidationError, written: set[Path]) -> list[Complaint]:
                 told.append(Complaint(at, f"{dotted(at)} is missing", f"add `{at[-1]}: ...`"))
         elif at in written or not at:
             told.append(_wrong(at, each["type"], each["input"], each.get("ctx", {})))
+    if not misspelt and not told:  # a short form, such as `selection: target_dev`, whose field is not written
+        told = [_wrong(e["loc"], e["type"], e["input"], e.get("ctx", {})) for e in found]
     return misspelt + told
 
 
