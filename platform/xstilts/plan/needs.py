@@ -101,7 +101,7 @@ def _published(splits: Iterable[Split]) -> tuple[Split, ...]:
 def _models(value: Any) -> Iterator[ModelSpec]:
     """Every model named anywhere in a description."""
     if isinstance(value, ModelSpec):
-        yield value
+        yield ModelSpec(name=value.name, revision=value.revision)  # a translator says more
     elif isinstance(value, Frozen):
         yield from _models(tuple(getattr(value, name) for name in type(value).model_fields))
     elif isinstance(value, dict):
