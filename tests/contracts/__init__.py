@@ -4,3 +4,5 @@ import pytest
 
 # Without this, asserts inside an imported class say "AssertionError" and nothing else.
 pytest.register_assert_rewrite(f"{__name__}.store")
+pytest.register_assert_rewrite(f"{__name__}.leases")
+pytest.register_assert_rewrite(f"{__name__}.housekeeping")

@@ -7,13 +7,21 @@ import multiprocessing
 import pickle
 import random
 import threading
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from xstilts.errors import StoreError
-from xstilts.record.artifacts import ArtifactStore, StepPaths
+from xstilts.record.artifacts import (
+    ArtifactStore,
+    StepPaths,
+    job_file,
+    orders_file,
+    plan_file,
+    report_file,
+)
 
 
 def create_one(store: ArtifactStore, name: str, who: int) -> bool:
@@ -37,6 +45,13 @@ ODD = (
     "back\\slash",
 )
 """Names that a URL, an XML listing or a careless joining of paths would change."""
+
+
+WRONG = (
+    "", "/etc/x", "../x", "a/../../x", "a//b", "a/", ".", "a/./b", "a/..", "a\0b", "a\nb", "a\x7f",
+    "\x1b[2J", "a/\ud800", ".writing-x", "a/.writing-x/b", "x" * 256, "x/" * 512 + "xx",
+)  # fmt: skip
+"""Names that lead elsewhere, or that no listing or folder could hold."""
 
 
 class StoreContract:
@@ -142,6 +157,36 @@ class StoreContract:
         assert list(store.list("steps/")) == names
         assert list(store.list("steps/10")) == names[1000:]
 
+    def test_sizes_are_of_the_names_that_are_listed(self, store: ArtifactStore, tmp_path: Path) -> None:
+        big = tmp_path / "big"
+        big.write_bytes(bytes(17_000_000))
+        store.upload(big, "steps/a/runs/1/model")
+        for name, size in (("steps/a/record.json", 3), ("steps/b/x", 0), ("z", 70_000)):
+            store.put(name, bytes(size))
+        wanted = [("steps/a/record.json", 3), ("steps/a/runs/1/model", 17_000_000), ("steps/b/x", 0)]
+        assert list(store.sizes("steps/")) == wanted
+        assert list(store.sizes("steps/a/r")) == wanted[:2]
+        assert list(store.sizes("")) == [*wanted, ("z", 70_000)]
+        assert [name for name, _ in store.sizes("")] == list(store.list(""))
+        assert list(store.sizes("nothing")) == []
+
+    @pytest.mark.parametrize("size", [0, 5, 18_000_000])
+    def test_checksum_is_of_what_is_there(self, store: ArtifactStore, tmp_path: Path, size: int) -> None:
+        source = tmp_path / "source"
+        source.write_bytes(random.Random(2).randbytes(size))
+        store.upload(source, "a/k")
+        sha256 = hashlib.sha256(source.read_bytes()).hexdigest()
+        assert store.checksum("a/k") == sha256
+        assert store.checksum("a/k", noted=True) in ("", sha256)
+        assert store.checksum("a/none") is None
+        assert store.checksum("a/none", noted=True) is None
+
+    def test_nothing_is_left_over_by_who_finished(self, store: ArtifactStore, tmp_path: Path) -> None:
+        (tmp_path / "big").write_bytes(bytes(17_000_000))
+        store.upload(tmp_path / "big", "a/b")
+        store.create("c", b"1")
+        assert list(store.leftovers(-10)) == []
+
     def test_names_come_back_as_they_are(self, store: ArtifactStore, tmp_path: Path) -> None:
         names = [f"jobs/{name}" for name in ODD]
         source = tmp_path / "source"
@@ -239,12 +284,38 @@ class StoreContract:
             store.upload(tmp_path / "gone", "k")
         assert list(store.list("")) == []
 
-    @pytest.mark.parametrize("name", ["", "/etc/x", "../x", "a/../../x", "a//b", "a/", ".", "a/./b", "a\0b"])
-    def test_refuses_names_that_are_none(self, store: ArtifactStore, name: str) -> None:
-        with pytest.raises(StoreError, match="no name in a store"):
-            store.create(name, b"")
-        with pytest.raises(StoreError, match="no name in a store"):
-            store.read(name)
+    @pytest.mark.parametrize("name", WRONG)
+    def test_refuses_names_that_are_none(self, store: ArtifactStore, tmp_path: Path, name: str) -> None:
+        (tmp_path / "file").write_bytes(b"1")
+        scratch = tmp_path / "scratch"
+        acts: list[Callable[[], object]] = [
+            lambda: store.create(name, b""),
+            lambda: store.put(name, b""),
+            lambda: store.read(name),
+            lambda: store.exists(name),
+            lambda: store.upload(tmp_path / "file", name),
+            lambda: store.local(name, scratch),
+            lambda: store.delete(name),
+            lambda: store.checksum(name),
+            lambda: list(store.list(f"{name}/x")),
+            lambda: list(store.sizes(f"{name}/x")),
+        ]
+        for act in acts[:8] if name == "" else acts:
+            with pytest.raises(StoreError, match="no name in a store"):
+                act()
+        assert not scratch.exists()
+        assert list(store.list("")) == []
+
+    @pytest.mark.parametrize("name", ["../x", "/etc", "a/../../../x", ".."])
+    def test_a_key_or_job_that_points_elsewhere_is_refused(self, store: ArtifactStore, name: str) -> None:
+        paths = StepPaths(name)
+        for place in (paths.record, paths.lease, paths.attempt("a"), StepPaths("k").run(name, "x")):
+            with pytest.raises(StoreError, match="no name in a store"):
+                store.put(place, b"")
+        for place in (job_file(name), plan_file(name, "0"), report_file(name, "x"), orders_file(name)):
+            with pytest.raises(StoreError, match="no name in a store"):
+                store.read(place)
+        assert list(store.list("")) == []
 
     def test_takes_the_names_that_steps_have(self, store: ArtifactStore) -> None:
         paths = StepPaths("mnli-then-xnli-s1--0123456789abcdef")

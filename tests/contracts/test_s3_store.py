@@ -17,10 +17,13 @@ import boto3
 import pytest
 
 import xstilts
+from made_up_store import MadeUpStore
 from xstilts.errors import StoreError
-from xstilts.record import s3
+from xstilts.record import checking, s3
 from xstilts.record.s3 import S3Store
 
+from .housekeeping import HousekeepingContract
+from .leases import LeaseContract
 from .store import StoreContract
 
 pytestmark = pytest.mark.s3
@@ -47,6 +50,22 @@ def client() -> Any:
 
 class TestS3Store(StoreContract):
     """Under a prefix of a new bucket."""
+
+    @pytest.fixture
+    def store(self, bucket: str) -> S3Store:
+        return S3Store.open(f"s3://{bucket}/some/prefix")
+
+
+class TestS3Leases(LeaseContract):
+    """Of steps in a bucket."""
+
+    @pytest.fixture
+    def store(self, bucket: str) -> S3Store:
+        return S3Store.open(f"s3://{bucket}")
+
+
+class TestS3Housekeeping(HousekeepingContract):
+    """Of a bucket, beside a folder."""
 
     @pytest.fixture
     def store(self, bucket: str) -> S3Store:
@@ -191,5 +210,32 @@ def test_a_killed_uploader_leaves_nothing_under_the_name(store: S3Store, bucket:
     assert uploader.wait() == -signal.SIGKILL
     uploader.stdout.close()
     assert (store.read("k"), store.exists("k"), list(store.list(""))) == (None, False, [])
+    (left,) = store.leftovers(-5)  # its clock tells whole seconds
+    assert left.name == "k"
     store.upload(source, "k")
     assert len(store.read("k") or b"") == 60_000_000
+    assert list(store.leftovers(-5)) == [left]
+    store.discard(left)
+    store.discard(left)
+    assert list(store.leftovers(-5)) == []
+    assert len(store.read("k") or b"") == 60_000_000
+
+
+def test_an_upload_that_was_begun_yesterday_is_left_over(bucket: str) -> None:
+    store = S3Store.open(f"s3://{bucket}/a")
+    for key in ("a/k", "a/é", "b/k"):
+        upload = client().create_multipart_upload(Bucket=bucket, Key=key)["UploadId"]
+        for number in (1, 2):
+            client().upload_part(
+                Bucket=bucket, Key=key, UploadId=upload, PartNumber=number, Body=bytes(5 * 2**20)
+            )
+    assert [(left.name, left.bytes) for left in store.leftovers(-5)] == [("k", 10 * 2**20), ("é", 10 * 2**20)]
+    assert list(store.leftovers(60)) == []
+
+
+def test_a_quick_check_of_a_bucket_sees_what_was_written_over(store: S3Store) -> None:
+    record = MadeUpStore(store).train("train-a-s1--1")
+    assert checking.verify(store, quick=True).damage == []
+    store.put("steps/train-a-s1--1/runs/win/head.safetensors", bytes(40))
+    (damage,) = checking.verify(store, quick=True).damage
+    assert (damage.key, damage.problem) == (record.key, "its bytes are not those that were recorded")

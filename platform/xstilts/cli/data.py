@@ -61,7 +61,7 @@ def pull(
         "fetched": outcome.fetched, "copied": outcome.copied, "listed": outcome.entered, "kept": outcome.kept,
     }  # fmt: skip
     told = ", ".join(f"{count} {way}" for way, count in counts.items() if count) or "nothing"
-    console.print(f"{to}: {told}; {_size(outcome.bytes)} came", highlight=False, soft_wrap=True, markup=False)
+    console.print(f"{to}: {told}; {size(outcome.bytes)} came", highlight=False, soft_wrap=True, markup=False)
     for note in outcome.notes:
         errors.print(f"[yellow]note[/yellow] {escape(note)}", highlight=False, soft_wrap=True)
     _tell_failures(errors, outcome.failures)
@@ -131,7 +131,7 @@ class Progress:
         line = f"{tally.doing}: {tally.done} of {tally.of}"
         if tally.bytes:
             speed = tally.bytes / max(time.monotonic() - self._began, 1e-3)
-            line += f", {_size(tally.bytes)} of {_size(tally.of_bytes)}, {_size(speed)}/s"
+            line += f", {size(tally.bytes)} of {size(tally.of_bytes)}, {size(speed)}/s"
         return f"{line}, {tally.failed} could not be had" if tally.failed else line
 
 
@@ -150,7 +150,7 @@ def _tell_failures(errors: Console, failures: Sequence[Failure]) -> None:
         errors.print(f"{len(failures)} of what is needed is not there", highlight=False)
 
 
-def _size(count: float) -> str:
+def size(count: float) -> str:
     """Bytes for people: "1.2 GB"."""
     for unit in ("B", "kB", "MB"):
         if count < 1000:

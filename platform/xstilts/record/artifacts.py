@@ -7,6 +7,51 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from xstilts.errors import StoreError
+
+WRITING = ".writing-"
+"""Start of the names of what is being written; no name in a store may have a part that starts so."""
+
+PART_BYTES, NAME_BYTES = 255, 1024
+"""Longest part that a folder takes, and longest key that S3 does: a store can then be copied either way."""
+
+
+def is_name(name: str) -> bool:
+    """Whether something in a store can be called so: parts joined by single slashes, none of them '.' or
+    '..', without control characters (no listing can hold them) or halves of characters."""
+    if any(ord(sign) < 32 or ord(sign) == 127 or 0xD800 <= ord(sign) < 0xE000 for sign in name):
+        return False
+    if len(name.encode()) > NAME_BYTES:
+        return False
+    return all(
+        part not in ("", ".", "..") and not part.startswith(WRITING) and len(part.encode()) <= PART_BYTES
+        for part in name.split("/")
+    )
+
+
+def check_name(name: str) -> str:
+    """`name`, which is one.
+
+    Raises:
+        StoreError: it is not; asked before a store is, so that no name leads out of its folder or prefix.
+    """
+    if not is_name(name):
+        remedy = f"use parts joined by single slashes, without '.', '..' or a leading {WRITING}"
+        limits = f"of at most {PART_BYTES} bytes each and {NAME_BYTES} in all"
+        raise StoreError(f"{name!r} is no name in a store", f"{remedy}, {limits}")
+    return name
+
+
+@dataclass(frozen=True, slots=True)
+class Leftover:
+    """What a writer that died left of something it never finished; no method lists, reads or counts it."""
+
+    name: str
+    """What it would have become, or lies as; for people."""
+    bytes: int
+    token: str
+    """How the store finds it."""
+
 
 class ArtifactStore(Protocol):
     """Named bytes. Names are `/`-separated; nothing is ever half-written under a name.
@@ -37,6 +82,17 @@ class ArtifactStore(Protocol):
         """Names that start with `prefix`, sorted."""
         ...
 
+    def sizes(self, prefix: str) -> Iterator[tuple[str, int]]:
+        """As `list`, each name with its bytes, and for the same few requests."""
+        ...
+
+    def checksum(self, name: str, noted: bool = False) -> str | None:
+        """SHA-256 of what is there now, read through and never held whole; None when there is no such name.
+
+        With `noted`, what was written down when it was written, without reading it; "" where nothing was.
+        """
+        ...
+
     def upload(self, source: Path, name: str) -> None:
         """Copies a local file to `name`, whole or not at all."""
         ...
@@ -51,6 +107,14 @@ class ArtifactStore(Protocol):
 
     def delete(self, name: str) -> None:
         """Removes `name`; no error when it is absent."""
+        ...
+
+    def leftovers(self, seconds: float) -> Iterator[Leftover]:
+        """What was begun, never finished and not touched for `seconds`."""
+        ...
+
+    def discard(self, leftover: Leftover) -> None:
+        """Removes it; no error when it is gone."""
         ...
 
 
@@ -69,6 +133,24 @@ class StepPaths:
     def record(self) -> str:
         """Written last: its presence is what "done" means."""
         return f"{self.root}/record.json"
+
+    @property
+    def lease(self) -> str:
+        """Who works on the step now; see `record.lease`."""
+        return f"{self.root}/lease.json"
+
+    def taken(self, digest: str = "") -> str:
+        """Who took over the lease whose bytes have this SHA-256; the prefix of all of them for ""."""
+        return f"{self.root}/taken/{digest}.json" if digest else f"{self.root}/taken/"
+
+    @property
+    def dropped(self) -> str:
+        """What was removed of a finished step to make room; see `record.dropped`."""
+        return f"{self.root}/dropped.json"
+
+    def aside(self, why: str, when: str) -> str:
+        """A record that does not count any more."""
+        return f"{self.root}/{why}-{when}.json"
 
     @property
     def attempts(self) -> str:
@@ -106,3 +188,13 @@ def plan_file(name: str, digest: str) -> str:
 def report_file(name: str, file: str) -> str:
     """A rendered report of the job."""
     return f"jobs/{name}/report/{file}"
+
+
+def driver_file(name: str, driver: str = "") -> str:
+    """What one driver of the job last said of itself; the folder of all of them for ""."""
+    return f"jobs/{name}/drivers/{driver}.json" if driver else f"jobs/{name}/drivers/"
+
+
+def orders_file(name: str) -> str:
+    """What people ask of a running driver: to stop, or to run more or fewer steps at once."""
+    return f"jobs/{name}/orders.json"

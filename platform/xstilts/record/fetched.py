@@ -26,7 +26,7 @@ class DamagedObject(StoreError):
     @classmethod
     def of(cls, name: str, location: str) -> DamagedObject:
         """`name` of the store at `location`."""
-        remedy = "remove the record of its step and run again"
+        remedy = "`xstilts store verify --repair` has the step that made it done again"
         return cls(f"{name} in {location} is not what was written", remedy)
 
 

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from xstilts.errors import StoreError
-
-_WRITING = ".writing-"
-"""Start of the temporary names; no name in a store may have a part that starts so."""
+from xstilts.record.artifacts import WRITING, Leftover, check_name, is_name
 
 _CHOOSE = "make it writable or choose another with --store"
 _FULL = "free some space there, then run again; finished steps are kept"
@@ -100,12 +100,27 @@ class LocalStore:
 
     def list(self, prefix: str) -> Iterator[str]:
         """Names that start with `prefix`, sorted; what appears or goes meanwhile may or may not be there."""
-        folder, _, start = prefix.rpartition("/")
-        top = self._path(folder) if folder else self._root
+        for name, _ in self._found(prefix):
+            yield name
+
+    def sizes(self, prefix: str) -> Iterator[tuple[str, int]]:
+        """As `list`, each name with its bytes."""
+        for name, entry in self._found(prefix):
+            with contextlib.suppress(FileNotFoundError):  # a link to nowhere, or it has just gone
+                yield name, entry.stat().st_size
+
+    def checksum(self, name: str, noted: bool = False) -> str | None:
+        """SHA-256 of what is there now, or None when there is no such name. A folder notes none: ""."""
+        path = self._path(name)
+        if noted:
+            return "" if self.exists(name) else None
         try:
-            yield from _names(top, f"{folder}/" if folder else "", start)
+            with path.open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            return None
         except OSError as problem:
-            raise self._error(problem, f"list {prefix}") from problem
+            raise self._error(problem, f"read {name}") from problem
 
     def upload(self, source: Path, name: str) -> None:
         """Copies a local file to `name`, whole or not at all."""
@@ -141,13 +156,39 @@ class LocalStore:
         except OSError as problem:
             raise self._error(problem, f"remove {name}") from problem
 
+    def leftovers(self, seconds: float) -> Iterator[Leftover]:
+        """Temporary files that nobody has written to for `seconds`."""
+        newest = time.time() - seconds
+        try:
+            for name, entry in _files(self._root, "", "", temporary=True):
+                with contextlib.suppress(FileNotFoundError):
+                    found = entry.stat(follow_symlinks=False)
+                    if entry.name.startswith(WRITING) and found.st_mtime < newest:
+                        yield Leftover(name, found.st_size, name)
+        except OSError as problem:
+            raise self._error(problem, "look for temporary files") from problem
+
+    def discard(self, leftover: Leftover) -> None:
+        """Removes it; no error when it is gone."""
+        folder, _, file = leftover.token.rpartition("/")
+        place = (self._path(folder) if folder else self._root) / file
+        try:
+            if file.startswith(WRITING):
+                place.unlink(missing_ok=True)
+        except OSError as problem:
+            raise self._error(problem, f"remove {leftover.name}") from problem
+
+    def _found(self, prefix: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
+        folder, _, start = prefix.rpartition("/")
+        top = self._path(folder) if folder else self._root
+        try:
+            yield from _files(top, f"{folder}/" if folder else "", start)
+        except OSError as problem:
+            raise self._error(problem, f"list {prefix}") from problem
+
     def _path(self, name: str) -> Path:
         """Where `name` lies; never outside the store."""
-        parts = name.split("/")
-        if any(part in ("", ".", "..") or part.startswith(_WRITING) or "\0" in part for part in parts):
-            remedy = f"use parts joined by single slashes, without '.', '..' or a leading {_WRITING}"
-            raise StoreError(f"{name!r} is no name in a store", remedy)
-        return self._root.joinpath(*parts)
+        return self._root / check_name(name)
 
     def _error(self, problem: OSError, doing: str) -> StoreError:
         """What the operating system said, as a sentence with a remedy."""
@@ -174,7 +215,7 @@ class LocalStore:
 @contextlib.contextmanager
 def _temporary(target: Path) -> Iterator[Path]:
     """A name nobody else has, in the folder of `target`; what is left under it afterwards is removed."""
-    temporary = target.parent / f"{_WRITING}{os.getpid()}-{secrets.token_hex(8)}"
+    temporary = target.parent / f"{WRITING}{os.getpid()}-{secrets.token_hex(8)}"
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         yield temporary
@@ -222,25 +263,32 @@ def _flush_folder(folder: Path) -> None:
         _flush(folder)
 
 
-def _names(folder: Path, before: str, start: str) -> Iterator[str]:
-    """Names under `folder` whose next part starts with `start`, in the order of whole names.
+def _files(
+    folder: Path, before: str, start: str, temporary: bool = False
+) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """Files under `folder` whose next part starts with `start`, in the order of whole names; with
+    `temporary`, also those that are being written. What has no name that a store can give is left out.
 
     Folders sort with their slash ("a-b" before "a/c", as in S3), so that nothing need be collected.
     """
     try:
         with os.scandir(folder) as entries:
             found = sorted(
-                entry.name + ("/" if _is_folder(entry) else "")
-                for entry in entries
-                if entry.name.startswith(start) and not entry.name.startswith(_WRITING)
+                (
+                    (entry.name + ("/" if _is_folder(entry) else ""), entry)
+                    for entry in entries
+                    if entry.name.startswith(start)
+                    and (is_name(entry.name) or (temporary and entry.name.startswith(WRITING)))
+                ),
+                key=lambda each: each[0],
             )
     except (FileNotFoundError, NotADirectoryError):
         return
-    for name in found:
+    for name, entry in found:
         if name.endswith("/"):
-            yield from _names(folder / name, before + name, "")
+            yield from _files(folder / entry.name, before + name, "", temporary)
         else:
-            yield before + name
+            yield before + name, entry
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

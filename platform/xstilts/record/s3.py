@@ -15,10 +15,10 @@ import contextlib
 import hashlib
 import os
 import random
-import re
 import secrets
 import time
 from collections.abc import Callable, Iterator
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -32,8 +32,10 @@ from botocore.parsers import ResponseParserError
 from s3transfer.exceptions import S3DownloadFailedError  # type: ignore[import-untyped]
 
 from xstilts.errors import StoreError
+from xstilts.record.artifacts import NAME_BYTES, WRITING, Leftover, check_name, is_name
 from xstilts.record.fetched import Copies, DamagedObject, Source
 from xstilts.record.s3_refusals import Refusal
+from xstilts.record.s3_settings import encryption, parts
 
 CONNECT_SECONDS = 5.0
 READ_SECONDS = 30.0
@@ -46,17 +48,13 @@ large upload within twice 110 s, since it also asks the endpoint to drop its par
 _LARGE = 16 * 2**20
 """Bytes from which a file goes in parts of that size, eight at once; one stream is about 60 MB/s on AWS."""
 
-_WRITING = ".writing-"
-"""No name may have a part that starts so, as in a folder store; the probe of `open` has such a name."""
-
 _TURNS = 8
 """Writes that another writer disturbed (409) before giving up."""
 
 _SHA = "sha256"
 _WRITER = "writer"
-_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{2,254}")
 _CONDITION = frozenset({"PreconditionFailed", "412"})
-_ABSENT = frozenset({"NoSuchKey", "404", "NotFound"})
+_ABSENT = frozenset({"NoSuchKey", "404", "NotFound", "NoSuchUpload"})
 _SAID = (BotoCoreError, ClientError, Boto3Error, ResponseParserError, S3DownloadFailedError)
 """What boto3 raises when asked; a bug in a call (TypeError) is not among them."""
 
@@ -75,7 +73,7 @@ class S3Store:
         Raises:
             StoreError: `location` is not s3://bucket or s3://bucket/prefix.
         """
-        self._bucket, self._prefix = _parts(location)
+        self._bucket, self._prefix = parts(location)
         self.location = f"s3://{self._bucket}/{self._prefix}".rstrip("/")
         self._patience = patience
         self._made: tuple[int, Any] | None = None
@@ -117,13 +115,8 @@ class S3Store:
         key, doing = self._key(name), f"read {name}"
 
         def get(client: Any) -> tuple[bytes, str] | None:
-            try:
-                answer = client.get_object(**self._at(key))
-            except ClientError as problem:
-                if _code(problem) in _ABSENT:
-                    return None
-                raise
-            return answer["Body"].read(), answer["Metadata"].get(_SHA, "")
+            answer = _if_there(lambda: client.get_object(**self._at(key)))
+            return None if answer is None else (answer["Body"].read(), answer["Metadata"].get(_SHA, ""))
 
         for _ in range(2):
             found = self._ask(doing, get)
@@ -143,6 +136,11 @@ class S3Store:
 
         One request a thousand names, made as the names are used.
         """
+        for name, _ in self.sizes(prefix):
+            yield name
+
+    def sizes(self, prefix: str) -> Iterator[tuple[str, int]]:
+        """As `list`, each name with its bytes, and for the same few requests."""
         if folder := prefix.rpartition("/")[0]:
             self._key(folder)
         asked = {"Bucket": self._bucket, "Prefix": self._prefix + prefix}
@@ -152,17 +150,34 @@ class S3Store:
             for entry in page.get("Contents", ()):
                 name = entry["Key"].removeprefix(self._prefix)
                 # A console makes "folder/" objects; a probe is nobody's.
-                if _is_name(name):
-                    yield name
+                if is_name(name):
+                    yield name, int(entry["Size"])
             if not page.get("IsTruncated"):
                 return
             asked["ContinuationToken"] = page["NextContinuationToken"]
 
+    def checksum(self, name: str, noted: bool = False) -> str | None:
+        """SHA-256 of what is there now, None when there is no such name; with `noted`, as it was written."""
+        key, doing = self._key(name), f"read {name}"
+        if noted:
+            found = self._head(key, doing)
+            return None if found is None else str(found["Metadata"].get(_SHA, ""))
+
+        def digest(client: Any) -> str | None:
+            read, answer = hashlib.sha256(), _if_there(lambda: client.get_object(**self._at(key)))
+            if answer is None:
+                return None
+            for part in answer["Body"].iter_chunks(2**20):
+                read.update(part)
+            return read.hexdigest()
+
+        return self._ask(doing, digest)
+
     def upload(self, source: Path, name: str) -> None:
         """Copies a local file to `name`, whole or not at all; a large one in parts.
 
-        The parts of an upload whose process was killed stay, unseen but paid for, until the bucket's
-        lifecycle rule AbortIncompleteMultipartUpload removes them.
+        The parts of an upload whose process was killed stay, unseen but paid for, until `store gc` or the
+        bucket's lifecycle rule AbortIncompleteMultipartUpload removes them.
         """
         key, doing = self._key(name), f"write {name}"
         if not source.is_file():
@@ -200,26 +215,66 @@ class S3Store:
         key = self._key(name)
 
         def remove(client: Any) -> None:
-            try:
-                client.delete_object(**self._at(key))
-            except ClientError as problem:
-                if _code(problem) not in _ABSENT:
-                    raise
+            _if_there(lambda: client.delete_object(**self._at(key)))
 
         self._ask(f"remove {name}", remove)
 
+    def leftovers(self, seconds: float) -> Iterator[Leftover]:
+        """Uploads in parts that began more than `seconds` ago, by the endpoint's own clock."""
+        asked = {"Bucket": self._bucket, "Prefix": self._prefix}
+        doing = "look for unfinished uploads"
+
+        def listed(client: Any) -> Any:
+            return client.list_multipart_uploads(**asked)
+
+        while True:
+            page = self._ask(doing, listed)
+            now = parsedate_to_datetime(page["ResponseMetadata"]["HTTPHeaders"]["date"])
+            for entry in page.get("Uploads", ()):
+                key, upload = entry["Key"], entry["UploadId"]
+                if (now - entry["Initiated"]).total_seconds() > seconds:
+                    name, token = key.removeprefix(self._prefix), f"{upload} {key}"
+                    yield Leftover(name, self._parts_bytes(key, upload), token)
+            if not page.get("IsTruncated"):
+                return
+            asked |= {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page["NextUploadIdMarker"]}
+
+    def discard(self, leftover: Leftover) -> None:
+        """Removes it; no error when it is gone."""
+        upload, _, key = leftover.token.partition(" ")
+
+        def abort(client: Any) -> None:
+            _if_there(lambda: client.abort_multipart_upload(**self._at(key), UploadId=upload))
+
+        self._ask(f"remove {leftover.name}", abort)
+
+    def _parts_bytes(self, key: str, upload: str) -> int:
+        """Bytes that an unfinished upload has sent; 0 when it is gone."""
+        asked: dict[str, Any] = {**self._at(key), "UploadId": upload}
+
+        def listed(client: Any) -> dict[str, Any]:
+            return _if_there(lambda: client.list_parts(**asked)) or {}
+
+        total = 0
+        while True:
+            page = self._ask("look for unfinished uploads", listed)
+            total += sum(int(part["Size"]) for part in page.get("Parts", ()))
+            if not page.get("IsTruncated"):
+                return total
+            asked["PartNumberMarker"] = page["NextPartNumberMarker"]
+
     def _probe(self) -> None:
         """Raises StoreError unless a second conditional write is refused and encryption is as asked."""
-        encryption = _encryption().get("ServerSideEncryption", "")
-        name = f"{_WRITING}probe-{encryption.replace(':', '-') or 'plain'}"
+        asked = encryption().get("ServerSideEncryption", "")
+        name = f"{WRITING}probe-{asked.replace(':', '-') or 'plain'}"
         key, doing = self._prefix + name, "write"
         if self._create(key, b"xstilts", doing) and self._create(key, b"xstilts", doing):
             problem = f"{self._endpoint()} ignores If-None-Match, so two writers could both win"
             raise StoreError(problem, "use an endpoint with conditional writes, or a folder, with --store")
-        if encryption:
+        if asked:
             found = self._head(key, doing) or {}
-            if found.get("ServerSideEncryption") != encryption:
-                problem = f"{self._endpoint()} does not encrypt as XSTILTS_S3_SSE={encryption} asks"
+            if found.get("ServerSideEncryption") != asked:
+                problem = f"{self._endpoint()} does not encrypt as XSTILTS_S3_SSE={asked} asks"
                 raise StoreError(problem, "unset it or choose another store with --store")
 
     def _create(self, key: str, data: bytes, doing: str) -> bool:
@@ -255,19 +310,14 @@ class S3Store:
         """ETag, Metadata, ... of an object, or None when it is absent."""
 
         def head(client: Any) -> dict[str, Any] | None:
-            try:
-                answer: dict[str, Any] = client.head_object(**self._at(key))
-            except ClientError as problem:
-                if _code(problem) in _ABSENT:
-                    return None
-                raise
-            return answer
+            return _if_there(lambda: client.head_object(**self._at(key)))
 
         return self._ask(doing, head)
 
     def _fetch(self, client: Any, key: str, path: Path) -> Source | None:
         """Writes the object to `path`; None when it is absent."""
-        try:
+
+        def get() -> Source:
             answer = client.get_object(**self._at(key))
             size = int(answer["ContentLength"])
             if size < _LARGE:
@@ -276,11 +326,9 @@ class S3Store:
                 # The first answer is dropped: several streams at once are faster than what it has begun.
                 answer["Body"].close()
                 client.download_file(self._bucket, key, str(path), Config=_transfer())
-        except ClientError as problem:
-            if _code(problem) in _ABSENT:
-                return None
-            raise
-        return Source(answer["ETag"], size, answer["Metadata"].get(_SHA, ""))
+            return Source(answer["ETag"], size, answer["Metadata"].get(_SHA, ""))
+
+        return _if_there(get)
 
     def _ask(self, doing: str, call: Callable[[Any], Value]) -> Value:
         """What `call` gives; an outage is waited out for a while, all else is a StoreError at once."""
@@ -317,36 +365,10 @@ class S3Store:
 
     def _key(self, name: str) -> str:
         """The key of `name`; never outside the prefix."""
-        key = self._prefix + name
-        if not _is_name(name) or len(key.encode()) > 1024:
-            remedy = f"use parts joined by single slashes, without '.', '..' or a leading {_WRITING}"
-            raise StoreError(f"{name!r} is no name in a store", f"{remedy}, of at most 1024 bytes")
+        key = self._prefix + check_name(name)
+        if len(key.encode()) > NAME_BYTES:
+            raise StoreError(f"{key!r} is too long for S3", "choose a shorter prefix with --store")
         return key
-
-
-def _parts(location: str) -> tuple[str, str]:
-    """Bucket and prefix; the prefix ends with a slash or is empty."""
-    scheme, _, rest = location.partition("://")
-    bucket, _, prefix = rest.partition("/")
-    prefix = prefix.rstrip("/")
-    # "?" would be the options of other programs' URLs, a key among them.
-    if (
-        scheme == "s3"
-        and _BUCKET.fullmatch(bucket)
-        and (not prefix or _is_name(prefix))
-        and "?" not in prefix
-    ):
-        return bucket, f"{prefix}/" if prefix else ""
-    # Not repeated here, for the same reason.
-    remedy = "write s3://BUCKET/PREFIX; keys belong in the AWS_* variables"
-    raise StoreError("the store's location is no place in S3", remedy)
-
-
-def _is_name(name: str) -> bool:
-    """Whether every part is one, without control characters (no listing can hold them) or half characters."""
-    if any(ord(sign) < 32 or ord(sign) == 127 or 0xD800 <= ord(sign) < 0xE000 for sign in name):
-        return False
-    return not any(part in ("", ".", "..") or part.startswith(_WRITING) for part in name.split("/"))
 
 
 def _connect() -> Any:
@@ -379,21 +401,9 @@ def _connect() -> Any:
     raise StoreError("the endpoint of the store is no address", remedy)
 
 
-def _encryption() -> dict[str, str]:
-    """Arguments of every write, from XSTILTS_S3_SSE and XSTILTS_S3_KMS_KEY."""
-    kind = os.environ.get("XSTILTS_S3_SSE", "")
-    key = os.environ.get("XSTILTS_S3_KMS_KEY", "")
-    if kind not in ("", "AES256", "aws:kms"):
-        raise StoreError(f"XSTILTS_S3_SSE={kind!r} is no encryption", "set it to AES256 or aws:kms")
-    if key and kind != "aws:kms":
-        raise StoreError("XSTILTS_S3_KMS_KEY is set and would not be used", "set XSTILTS_S3_SSE=aws:kms too")
-    words = {"ServerSideEncryption": kind} if kind else {}
-    return {**words, "SSEKMSKeyId": key} if key else words
-
-
 def _words(sha256: str, writer: str = "") -> dict[str, Any]:
     """What every write says beside the bytes."""
-    return {"Metadata": {_SHA: sha256, **({_WRITER: writer} if writer else {})}, **_encryption()}
+    return {"Metadata": {_SHA: sha256, **({_WRITER: writer} if writer else {})}, **encryption()}
 
 
 def _transfer() -> TransferConfig:
@@ -415,6 +425,16 @@ def _refusal(problem: BaseException) -> Refusal:
         status = inner.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         return Refusal("ClientError", _code(inner), int(status))
     return Refusal(type(inner).__name__)
+
+
+def _if_there(call: Callable[[], Value]) -> Value | None:
+    """What `call` gives; None when the endpoint says that there is no such thing."""
+    try:
+        return call()
+    except ClientError as problem:
+        if _code(problem) in _ABSENT:
+            return None
+        raise
 
 
 def _code(problem: ClientError) -> str:

@@ -19,9 +19,11 @@ _CREDENTIALS = "set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY,
 
 _PASSING = frozenset(
     "RequestTimeout RequestTimeoutException InternalError ServiceUnavailable SlowDown Throttling "
-    "ThrottlingException RequestThrottled TooManyRequests BandwidthLimitExceeded".split()
+    "ThrottlingException RequestThrottled TooManyRequests BandwidthLimitExceeded "
+    "BadDigest XAmzContentSHA256Mismatch XAmzContentChecksumMismatch IncompleteBody".split()
 )
-"""Codes that another try may not meet; some endpoints send them with a status of 400."""
+"""Codes that another try may not meet; some endpoints send them with a status of 400. Those of the last line:
+what arrived was not what was sent, and was not kept."""
 
 _LOST = frozenset(
     "EndpointConnectionError ConnectTimeoutError ReadTimeoutError ConnectionClosedError ConnectionError "

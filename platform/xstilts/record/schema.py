@@ -3,19 +3,38 @@
 from __future__ import annotations
 
 import json
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator
 
 from xstilts.errors import StoreError
 from xstilts.frozen import Frozen, Json
-from xstilts.record.artifacts import ArtifactStore, StepPaths
+from xstilts.record.artifacts import ArtifactStore, StepPaths, is_name
 
 SCHEMA = 1
 
 
-class Output(Frozen):
-    """One file of the winning attempt; `path` is relative to the step's folder."""
+def _inside(path: str) -> str:
+    """A record may come from anybody who can write to the store: what it names stays in its step's folder."""
+    if not is_name(path):
+        raise ValueError(f"{path!r} is no path within a step's folder")
+    return path
 
-    path: str
+
+def _part(name: str) -> str:
+    if not is_name(name) or "/" in name:
+        raise ValueError(f"{name!r} is no name of a step or an attempt")
+    return name
+
+
+Part = Annotated[str, AfterValidator(_part)]
+"""A key or an attempt: one part of a name in the store."""
+
+
+class Output(Frozen):
+    """One file of the winning attempt; `path` is relative to the step's folder and never leaves it."""
+
+    path: Annotated[str, AfterValidator(_inside)]
     bytes: int
     sha256: str
 
@@ -45,11 +64,11 @@ class StepRecord(Frozen):
     """Everything that is known of a finished step. No role, row, job or suite: those are edges of plans."""
 
     schema_version: int = SCHEMA
-    key: str
+    key: Part
     kind: Literal["pretrain", "translate", "train", "search", "predict", "score"]
     version: int
     identity: dict[str, Json]
-    inputs: dict[str, str] = {}
+    inputs: dict[str, Part] = {}
     """Role -> key."""
     outputs: dict[str, Output] = {}
     scores: tuple[Score, ...] = ()
@@ -64,7 +83,7 @@ class StepRecord(Frozen):
     flags: tuple[str, ...] = ()
     """"collapsed": finite loss, source-language dev near the majority class."""
     provenance: dict[str, Json] = {}
-    attempt: str
+    attempt: Part
     finished: str
     """UTC, ISO 8601."""
 
@@ -76,8 +95,14 @@ class StepRecord(Frozen):
 
     @classmethod
     def from_json(cls, data: bytes) -> StepRecord:
-        """Reads what `to_json` wrote."""
+        """Reads what `to_json` wrote.
+
+        Raises:
+            ValueError: of what else, pydantic's own included.
+        """
         words = json.loads(data)
+        if not isinstance(words, dict) or "schema" not in words:
+            raise ValueError("it is no record")
         words["schema_version"] = words.pop("schema")
         return cls.model_validate(words)
 
@@ -93,6 +118,6 @@ def read_record(store: ArtifactStore, key: str) -> StepRecord | None:
         return None
     try:
         return StepRecord.from_json(data)
-    except (ValueError, KeyError, TypeError) as problem:
+    except ValueError as problem:
         remedy = f"move {StepPaths(key).root} out of {store.location} and run again ({problem})"
         raise StoreError(f"the record of {key} is damaged", remedy) from problem

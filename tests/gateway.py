@@ -1,4 +1,7 @@
-"""A real S3 endpoint for the tests marked s3: one gateway a session, in a folder of its own."""
+"""A real S3 endpoint for the tests marked s3: one gateway a session, in a folder of its own.
+
+The fixtures are every test's: tests/conftest.py imports them.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from typing import Any
 
 import pytest
 
-REPO = Path(__file__).resolve().parents[2]
+REPO = Path(__file__).resolve().parents[1]
 
 
 def _rgw() -> ModuleType:
