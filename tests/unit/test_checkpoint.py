@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -111,3 +113,63 @@ def test_a_scratch_folder_that_refuses_is_named(tmp_path: Path) -> None:
     (tmp_path / "scratch-a1").write_text("a file, not a folder")
     with pytest.raises(StoreError, match="scratch"):
         save(where, 1)
+
+
+class Slow:
+    """A store whose uploads wait until they are let through, and may then refuse."""
+
+    def __init__(self, where: Checkpoints, refusing: bool = False) -> None:
+        self.gate, self.refusing = threading.Event(), refusing
+        self.upload = where.store.upload
+        where.store.upload = self  # type: ignore[method-assign, assignment]
+
+    def __call__(self, source: Path, name: str) -> None:
+        assert self.gate.wait(20)
+        if self.refusing:
+            raise StoreError("the store is full", "make room")
+        self.upload(source, name)
+
+
+def save_soon(where: Checkpoints, step: int) -> None:
+    """As `save`, in the background."""
+    where.save_soon(step, {"model": {"w": torch.full((3,), float(step))}}, {"step": step})
+
+
+def test_one_in_the_background_is_whole_or_not_there(tmp_path: Path) -> None:
+    where = checkpoints(tmp_path)
+    slow = Slow(where)
+    save_soon(where, 5)
+    where.check()
+    assert checkpoints(tmp_path, "a2").latest(lambda _: None) is None
+    slow.gate.set()
+    assert where.wait() is None
+    found = checkpoints(tmp_path, "a2").latest(pytest.fail)
+    assert found is not None and found.step == 5 and float(found.tensors["model"]["w"][0]) == 5
+
+
+def test_the_next_one_waits_for_the_one_before(tmp_path: Path) -> None:
+    where = checkpoints(tmp_path)
+    slow = Slow(where)
+    save_soon(where, 5)
+    threading.Timer(0.3, slow.gate.set).start()
+    begin = time.monotonic()
+    save_soon(where, 7)
+    assert time.monotonic() - begin > 0.2
+    save(where, 9)  # and so does one that is written at once
+    folders = sorted(path.parent.name for path in (tmp_path / "store").rglob("state.json"))
+    assert folders == ["00000007", "00000009"]
+
+
+def test_an_error_in_the_background_rises_once_where_training_looks(tmp_path: Path) -> None:
+    where = checkpoints(tmp_path)
+    slow = Slow(where, refusing=True)
+    slow.gate.set()
+    save_soon(where, 5)
+    deadline = time.monotonic() + 20
+    with pytest.raises(StoreError, match="make room"):
+        while time.monotonic() < deadline:
+            where.check()
+            time.sleep(0.01)
+    where.check()
+    save_soon(where, 6)
+    assert isinstance(where.wait(), StoreError) and where.wait() is None

@@ -13,7 +13,7 @@ from xstilts.evaluate import dense
 from xstilts.evaluate import predict as predicting
 from xstilts.evaluate import score as scoring
 from xstilts.execute import inputs
-from xstilts.execute.machine import PREDICTION_BATCH, device_of, layout_of
+from xstilts.execute.machine import device_of, layout_of, prediction_batch, tidy
 from xstilts.execute.steps import Outcome, Work
 from xstilts.families import bitext_mining, code_of
 from xstilts.families import encoder as encoders
@@ -28,6 +28,7 @@ CALIBRATION = "calibration/"
 """Before the language, in the names of predictions that only a threshold is found on."""
 
 
+@tidy
 def run_predict(work: Work) -> Outcome:
     """Predictions in every language of the task, and in dev where test is cut at a threshold found there."""
     body = work.step.body
@@ -66,7 +67,7 @@ def _one_by_one(
         with work.timed("compute"):
             predictions = predicting.predict(
                 model, code, body.task, examples, tokenizer, length,
-                PREDICTION_BATCH, device, body.precision, _told(work, number, len(asked)), features,
+                prediction_batch(work), device, body.precision, _told(work, number, len(asked)), features,
             )  # fmt: skip
         yield name, predictions
 
@@ -82,7 +83,7 @@ def _searched(
     with work.timed("compute"):
         found = dense.search(
             model, code, body.task, queries, candidates, tokenizer, length,
-            PREDICTION_BATCH, device_of(work.site.execution.device), body.precision, _told(work, 0, 1),
+            prediction_batch(work), device_of(work.site.execution.device), body.precision, _told(work, 0, 1),
         )  # fmt: skip
     yield from found.items()
 

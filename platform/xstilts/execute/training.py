@@ -17,7 +17,8 @@ from torch import nn
 from xstilts.evaluate import predict as predicting
 from xstilts.evaluate import score as scoring
 from xstilts.execute import inputs
-from xstilts.execute.machine import PREDICTION_BATCH, Paced, checkpoints_of, device_of, layout_of
+from xstilts.execute.backends import Event
+from xstilts.execute.machine import Paced, checkpoints_of, device_of, layout_of, prediction_batch, tidy
 from xstilts.execute.steps import Outcome, Work
 from xstilts.families import code_of, columns, reading
 from xstilts.families import encoder as encoders
@@ -30,6 +31,7 @@ from xstilts.train import loop, mixture, pretrain
 from xstilts.train.batches import Batches, FineTuning
 
 
+@tidy
 def run_pretrain(work: Work) -> Outcome:
     """Tokenizer and encoder from raw text."""
     body = work.step.body
@@ -47,7 +49,10 @@ def run_pretrain(work: Work) -> Outcome:
             reporter=Paced(work),
             checkpoints=checkpoints_of(work),
             note=work.note,
+            team=work.team,
         )
+    if not work.team.first:
+        return Outcome()
     with work.timed("save"):
         folder = work.scratch / "model"
         encoders.save(made.encoder, made.tokenizer, folder)
@@ -77,6 +82,7 @@ class Lesson:
         return code_of(self.task.family)
 
 
+@tidy
 def run_train(work: Work) -> Outcome:
     """A whole encoder and a fresh head for every task, fine-tuned."""
     body = work.step.body
@@ -89,6 +95,7 @@ def run_train(work: Work) -> Outcome:
         lessons = _lessons(work, body)
         encoders.check_length(encoder, max(lesson.length.max_length for lesson in lessons))
         course = _course(work, body, lessons, encoder, tokenizer, layout)
+    met: list[Json] = []
     with work.timed("compute"):
         done = loop.run(
             course.model,
@@ -102,7 +109,12 @@ def run_train(work: Work) -> Outcome:
             checkpoints=checkpoints_of(work),
             reporter=Paced(work),
             note=work.note,
+            team=work.team,
+            rungs=work.terms.rungs,
+            on_rung=lambda rung: _tell_rung(work, rung, met),
         )
+    if not work.team.first:
+        return Outcome()
     with work.timed("save"):
         outcome = _trained(work, done, body.settings.precision)
         encoders.save(encoder, tokenizer, work.scratch / "model")
@@ -113,8 +125,17 @@ def run_train(work: Work) -> Outcome:
             outcome.files[path.name] = path
     if lessons[0].task.open_labels:
         outcome.result["labels"] = list(lessons[0].task.labels)
+    if met:  # a search that goes on after its process died prunes by them
+        outcome.result["rungs"] = met
     outcome.selection = _selection(body, done)
     return outcome
+
+
+def _tell_rung(work: Work, rung: loop.Rung, met: list[Json]) -> None:
+    met.append([rung.fraction, rung.value])
+    metrics = ((rung.metric, rung.value),)
+    label, attempt = work.step.label, work.attempt
+    work.listen(Event(label, "rung", attempt, rung.fraction, metrics, rung.step, time.time()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,9 +162,10 @@ def _course(
         _features(work, lesson, tokenizer),
         body.settings.epochs,
         lesson.effective_batch,
-        mixture.per_device(code, lesson.effective_batch, layout.per_device_batch),
+        layout.per_device_batch,
         body.seed,
         _collated(code, tokenizer.pad_token_id),
+        mixture.whole(code),
     )
     heads = {} if model.head is None else {"head": model.head}
     assess = _assessment(work, lesson, model, tokenizer, body.selection.first, body.settings.precision)
@@ -273,13 +295,13 @@ def _assess_rows(
     code, task, language = lesson.code, lesson.task, rows.language
     examples = inputs.examples(task, rows, work.site.data_root)
     features = inputs.features(task, rows, tokenizer, lesson.length, False, work.site.data_root)
-    device = device_of(work.site.execution.device)
+    device, batch = device_of(work.site.execution.device), prediction_batch(work)
     majority = majority_of(code, task, examples, language)
 
     def assess() -> dict[str, float]:
         predictions = predicting.predict(
             model, code, task, examples, tokenizer, lesson.length,
-            PREDICTION_BATCH, device, precision, None, features,
+            batch, device, precision, None, features,
         )  # fmt: skip
         _, metrics = scoring.score(code, task, examples, predicting.by_item(predictions), language)
         return metrics if majority is None else {**metrics, loop.MAJORITY: majority}

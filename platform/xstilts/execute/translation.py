@@ -6,21 +6,23 @@ import pyarrow as pa
 
 from xstilts.evaluate.predict import save
 from xstilts.execute import inputs
-from xstilts.execute.machine import device_of
+from xstilts.execute.machine import device_of, tidy
 from xstilts.execute.steps import Outcome, Work
 from xstilts.families import reading, translation
 from xstilts.plan.step import TranslateBody
 from xstilts.train.loop import Interrupted
 
 BATCH = 32
-"""Sentences at a time."""
+"""Sentences at a time, fewer where a device ran out of memory."""
 
 
+@tidy
 def run_translate(work: Work) -> Outcome:
     """Rows with the same columns, labels and ids, their texts translated."""
     body = work.step.body
     assert isinstance(body, TranslateBody)
     device = device_of(work.site.execution.device)
+    batch = min(BATCH, work.terms.per_device_batch or BATCH)
     with work.timed("load"):
         rows = reading.read(body.rows, work.site.data_root)
         folder = inputs.published_folder(body.model, work.site.data_root)
@@ -33,7 +35,7 @@ def run_translate(work: Work) -> Outcome:
 
     def translate(texts: list[str]) -> list[str]:
         return translator.translate(
-            texts, body.rows.language, body.into, BATCH, device, body.beams, body.max_length, told
+            texts, body.rows.language, body.into, batch, device, body.beams, body.max_length, told
         )
 
     with work.timed("compute"):

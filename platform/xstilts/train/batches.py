@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -22,6 +22,19 @@ make gradients of neighbouring steps alike; Hugging Face's length-grouped sample
 
 Ints = NDArray[np.int64]
 
+IDLE = "idle"
+"""A key of batches that repeat an example so that every rank computes equally often: they count nothing."""
+
+
+class Deal(NamedTuple):
+    """Whose part of a step's examples: those of one rank of several that train together."""
+
+    rank: int = 0
+    ranks: int = 1
+
+
+ALL = Deal()
+
 
 class Batches(Protocol):
     """What the loop trains on."""
@@ -30,9 +43,32 @@ class Batches(Protocol):
     """Optimiser steps in all."""
     steps_per_epoch: int
 
-    def micro(self, step: int) -> list[Batch]:
-        """The micro-batches of optimiser step `step` (from 0), on the CPU; one gradient for all of them."""
+    def micro(self, step: int, deal: Deal = ALL) -> list[Batch]:
+        """The micro-batches of optimiser step `step` (from 0), on the CPU; one gradient for all of them.
+
+        Every rank of a deal gets equally many, and together they get each example once.
+        """
         ...
+
+
+def dealt(count: int, size: int, deal: Deal = ALL) -> list[tuple[slice, bool]]:
+    """Which of `count` examples are in each micro-batch of a rank, at most `size` in one; True: it is idle.
+
+    Several ranks split a step evenly, however large `size` is. Micro-batches are dealt in turn, so that
+    where examples are sorted by length no rank gets only long ones.
+    """
+    size = min(size, math.ceil(count / deal.ranks))
+    starts = range(0, count, size)
+    turns = range(deal.rank, math.ceil(len(starts) / deal.ranks) * deal.ranks, deal.ranks)
+    return [
+        (slice(starts[turn], starts[turn] + size), False) if turn < len(starts) else (slice(0, 1), True)
+        for turn in turns
+    ]
+
+
+def marked(batch: Batch, idle: bool) -> Batch:
+    """The batch, with the mark of those that count nothing."""
+    return {**batch, IDLE: torch.zeros(1)} if idle else batch
 
 
 def steps_of(features: int, epochs: float, effective_batch: int) -> tuple[int, int]:
@@ -52,7 +88,9 @@ class FineTuning:
         per_device_batch: int,
         seed: int,
         collate: Callable[[Sequence[Feature]], Batch],
+        whole: bool = False,
     ) -> None:
+        """`whole`: a step's features are compared with each other and never split, not even over ranks."""
         if not features:
             raise ValueError("no features to train on")
         self.features = features
@@ -60,6 +98,7 @@ class FineTuning:
         self.per_device_batch = min(per_device_batch, effective_batch)
         self.seed = seed
         self.collate = collate
+        self.whole = whole
         self.steps, self.steps_per_epoch = steps_of(len(features), epochs, effective_batch)
         self._lengths: Ints = np.fromiter((each.length for each in features), np.int64, len(features))
         self._order: tuple[int, list[Ints]] = (-1, [])
@@ -70,14 +109,17 @@ class FineTuning:
             self._order = (epoch, self._shuffled(epoch))
         return self._order[1]
 
-    def micro(self, step: int) -> list[Batch]:
+    def micro(self, step: int, deal: Deal = ALL) -> list[Batch]:
         """The micro-batches of optimiser step `step`."""
         epoch, position = divmod(step, self.steps_per_epoch)
         chosen = self.order(epoch)[position].tolist()
-        size = self.per_device_batch
+        if self.whole:
+            parts = [(slice(0, 1), True) if deal.rank else (slice(0, len(chosen)), False)]
+        else:
+            parts = dealt(len(chosen), self.per_device_batch, deal)
         return [
-            self.collate([self.features[index] for index in chosen[start : start + size]])
-            for start in range(0, len(chosen), size)
+            marked(self.collate([self.features[index] for index in chosen[part]]), idle)
+            for part, idle in parts
         ]
 
     def _shuffled(self, epoch: int) -> list[Ints]:
@@ -138,15 +180,12 @@ class Pretraining:
         self.steps_per_epoch = max(1, math.ceil(rows / batch))
         """As many sub-words as the text has; rows are drawn with replacement."""
 
-    def micro(self, step: int) -> list[Batch]:
+    def micro(self, step: int, deal: Deal = ALL) -> list[Batch]:
         """The micro-batches of optimiser step `step`, masked anew."""
         generator = torch.Generator().manual_seed(stream(self.seed, f"mask/{step}"))
         whole = self.mask(torch.from_numpy(self.rows(step)), generator)
-        size = self.per_device_batch
-        if size == self.batch:
-            return [whole]
-        starts = range(0, self.batch, size)
-        return [{name: part[at : at + size] for name, part in whole.items()} for at in starts]
+        parts = dealt(self.batch, self.per_device_batch, deal)
+        return [marked({name: rows[part] for name, rows in whole.items()}, idle) for part, idle in parts]
 
     def rows(self, step: int) -> Ints:
         """Unmasked ids (batch, length) of step `step`."""

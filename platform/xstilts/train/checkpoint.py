@@ -1,5 +1,7 @@
 """Checkpoints in the store: written whole or not believed, found again over all attempts of a step.
 
+They are written in the background while training goes on, from copies of what they hold.
+
     runs/<attempt>/checkpoints/<step:08d>/{model,optimizer,...}.safetensors, then state.json, LAST
 
 state.json holds the SHA-256 of the others, so a torn checkpoint is recognised, and the one before is used.
@@ -11,6 +13,7 @@ import contextlib
 import hashlib
 import json
 import re
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,15 +57,66 @@ class Checkpoints:
         self.paths = paths
         self.attempt = attempt
         self.scratch = scratch
+        self._writing: threading.Thread | None = None
+        self._problem: Exception | None = None
+
+    def save_soon(
+        self, step: int, tensors_by_file: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]
+    ) -> None:
+        """Waits for the one before, and writes this one in the background. The tensors are then this
+        object's: nobody may change them.
+
+        Raises:
+            StoreError: the one before could not be written. Of this one, `check` tells.
+        """
+        self._settle()
+
+        def write() -> None:
+            try:
+                self._save(step, tensors_by_file, state)
+            except Exception as problem:  # it rises where training looks next
+                self._problem = problem
+
+        # A daemon: a process that is told to end twice must not wait for it.
+        self._writing = threading.Thread(target=write, name="checkpoint", daemon=True)
+        self._writing.start()
 
     def save(
         self, step: int, tensors_by_file: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]
     ) -> None:
-        """Writes the checkpoint of `step`, then drops all but the newest two of this attempt.
+        """Writes the checkpoint of `step` now, then drops all but the newest two of this attempt.
 
         Raises:
             StoreError: the store or the scratch folder refuses, e.g. a full disk.
         """
+        self.wait()  # what became of the one before no longer matters: this one is newer
+        self._save(step, tensors_by_file, state)
+
+    def check(self) -> None:
+        """Does not wait.
+
+        Raises:
+            StoreError: a checkpoint in the background could not be written.
+        """
+        if self._problem is not None:
+            problem, self._problem = self._problem, None
+            raise problem
+
+    def wait(self) -> Exception | None:
+        """Until nothing is being written; why the last one was not, if it was not."""
+        if self._writing is not None:
+            self._writing.join()
+            self._writing = None
+        problem, self._problem = self._problem, None
+        return problem
+
+    def _settle(self) -> None:
+        if (problem := self.wait()) is not None:
+            raise problem
+
+    def _save(
+        self, step: int, tensors_by_file: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]
+    ) -> None:
         folder = f"{self.paths.checkpoints(self.attempt)}{step:08d}/"
         # Saved before, and torn since: nothing may look whole while it is written again.
         self.store.delete(folder + STATE)
@@ -134,7 +188,10 @@ class Checkpoints:
                 raise _Torn(f"{file} is not what was written") from problem
             if _sha256(path) != checksum:
                 raise _Torn(f"{file} is not what was written")
-            tensors[file.removesuffix(".safetensors")] = load_file(path)
+            try:
+                tensors[file.removesuffix(".safetensors")] = load_file(path)
+            except SafetensorError as problem:
+                raise _Torn(f"{file} holds no tensors") from problem
         return Checkpoint(step, attempt, tensors, state)
 
     def _prune(self, newest: int) -> None:

@@ -22,7 +22,7 @@ from xstilts.families import batching, masked_lm, subwords
 from xstilts.families.base import Batch, FamilyCode, Feature
 from xstilts.families.encoder import TaskModel
 from xstilts.frozen import stream
-from xstilts.train.batches import FineTuning, Ints, steps_of
+from xstilts.train.batches import ALL, Deal, FineTuning, Ints, dealt, marked, steps_of
 from xstilts.train.loop import MAJORITY
 
 CAP = 2**17
@@ -39,7 +39,7 @@ _ENCODED_TOGETHER = 10_000
 class Source(Protocol):
     """The batches of one component, without end: after an epoch comes the next."""
 
-    def micro(self, step: int) -> list[Batch]:
+    def micro(self, step: int, deal: Deal = ALL) -> list[Batch]:
         """The micro-batches that the component's `step`-th draw (from 0) gives, on the CPU."""
         ...
 
@@ -87,8 +87,9 @@ class Component:
     def batches(self, seed: int, per_device_batch: int) -> FineTuning:
         """As the task alone would be trained with this seed, so that a mixture's row and the task's own are
         paired: the k-th batch of one is the k-th batch of the other."""
-        split = per_device(self.code, self.effective_batch, per_device_batch)
-        return FineTuning(self.features, 1, self.effective_batch, split, seed, self.collate)
+        return FineTuning(
+            self.features, 1, self.effective_batch, per_device_batch, seed, self.collate, whole(self.code)
+        )
 
 
 class MlmComponent:
@@ -182,7 +183,7 @@ class MlmBatches:
         self.text, self.seed, self.per_device_batch = text, seed, per_device_batch
         self._sentences = list(text.sentences.values())
 
-    def micro(self, step: int) -> list[Batch]:
+    def micro(self, step: int, deal: Deal = ALL) -> list[Batch]:
         """Masked as a whole, so that the split over micro-batches changes nothing; each part is as wide as
         its longest sentence."""
         text = self.text
@@ -199,13 +200,11 @@ class MlmBatches:
             vocabulary=text.vocabulary,
             share=text.share,
         )
-        starts = range(0, len(rows), self.per_device_batch)
         return [
-            {
-                name: part[at : at + self.per_device_batch, : len(rows[at])].contiguous()
-                for name, part in masked.items()
-            }
-            for at in starts
+            marked(
+                {name: one[part, : len(rows[part.start])].contiguous() for name, one in masked.items()}, idle
+            )
+            for part, idle in dealt(len(rows), self.per_device_batch, deal)
         ]
 
     def rows(self, step: int) -> list[list[int]]:
@@ -283,10 +282,10 @@ class Mixture:
         """The task of optimiser step `step`, and how often it was drawn before."""
         return self._names[int(self._drawn[step])], int(self._turn[step])
 
-    def micro(self, step: int) -> list[Batch]:
+    def micro(self, step: int, deal: Deal = ALL) -> list[Batch]:
         """The micro-batches of optimiser step `step`, all of one task, which a key of theirs names."""
         name, turn = self.draw(step)
-        return [{**batch, MARK + name: torch.zeros(1)} for batch in self._sources[name].micro(turn)]
+        return [{**batch, MARK + name: torch.zeros(1)} for batch in self._sources[name].micro(turn, deal)]
 
     def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         """The loop's objective: the loss of the family whose batch it is. `model`: a `MixtureModel`."""
@@ -302,14 +301,10 @@ def shares(sizes: Mapping[str, int], cap: int = CAP) -> dict[str, float]:
     return {name: min(size, cap) / total for name, size in sizes.items()}
 
 
-def per_device(code: FamilyCode, effective_batch: int, per_device_batch: int) -> int:
-    """How many features a micro-batch may have.
-
-    Families that say `whole_batches` compare the members of a batch with each other (in-batch negatives):
-    half a batch is another loss, so theirs is never split.
-    """
-    whole = getattr(code, "whole_batches", False)
-    return effective_batch if whole else min(per_device_batch, effective_batch)
+def whole(code: FamilyCode) -> bool:
+    """Whether a step's examples are never split: families that say `whole_batches` compare them with each
+    other (in-batch negatives), and half a batch is another loss."""
+    return bool(getattr(code, "whole_batches", False))
 
 
 def mlm_head(encoder: nn.Module, seed: int) -> masked_lm.MaskedLmHead:

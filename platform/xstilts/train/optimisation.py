@@ -34,10 +34,11 @@ class Optimisation:
     @classmethod
     def of_training(cls, settings: TrainSettings, steps: int) -> Optimisation:
         """Of fine-tuning for `steps` optimiser steps (`FineTuning.steps`)."""
+        rising = settings.warmup_steps
         return cls(
             learning_rate=settings.learning_rate,
             steps=steps,
-            warmup=settings.warmup,
+            warmup=settings.warmup if rising is None else rising / steps,
             schedule=settings.schedule,
             weight_decay=settings.weight_decay,
             adam_epsilon=settings.adam_epsilon,

@@ -29,7 +29,8 @@ from xstilts.frozen import stream
 from xstilts.spec.experiment import PretrainSpec
 from xstilts.train.batches import Pretraining
 from xstilts.train.checkpoint import Checkpoints
-from xstilts.train.loop import Layout, Optimisation, Outcome, Reporter, run
+from xstilts.train.loop import ALONE, Layout, Optimisation, Outcome, Reporter, run
+from xstilts.train.team import Team
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +70,7 @@ def pretrain(
     checkpoints: Checkpoints | None = None,
     note: Callable[[str], None] = log.warning,
     report_seconds: float = 1.0,
+    team: Team = ALONE,
 ) -> Pretrained:
     """Vocabulary, encoder and training, from language -> texts (at most `spec.sentences` of each are used).
 
@@ -91,6 +93,7 @@ def pretrain(
         reporter=reporter,
         note=note,
         report_seconds=report_seconds,
+        team=team,
     )
     return Pretrained(encoder, tokenizer, outcome)
 
@@ -185,7 +188,8 @@ def objective(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
     table = cast(Any, model).encoder.get_input_embeddings().weight
     total = hidden.new_zeros((), dtype=torch.float32)
     targets = batch["target"][chosen]
-    for start in range(0, len(targets), DECODED_TOGETHER):
+    # Once even where nothing is hidden: every rank must have the same gradients, if only of zero.
+    for start in range(0, max(1, len(targets)), DECODED_TOGETHER):
         part = slice(start, start + DECODED_TOGETHER)
         logits = functional.linear(head(hidden[part]), table, head.bias)
         total = total + functional.cross_entropy(logits.float(), targets[part], reduction="sum")
