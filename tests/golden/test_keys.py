@@ -8,7 +8,7 @@ import pytest
 
 from xstilts.plan import fingerprint
 from xstilts.plan.step import EncoderRef, PredictBody, PretrainBody, ScoreBody, SearchBody, Step, TrainBody
-from xstilts.spec.experiment import PretrainSpec, Range, RetrievalSettings, Selection, TrainSettings
+from xstilts.spec.experiment import PretrainSpec, RetrievalSettings, Selection, TrainSettings, Values
 from xstilts.tasks import task as tasks
 from xstilts.tasks.task import Family, Rows, Split, Task
 
@@ -61,8 +61,11 @@ def steps() -> dict[str, Step]:
         trial=trained.body,
         trials=4,
         concurrent=2,
-        learning_rate=Range(low=1e-6, high=1e-4),
-        epochs=(1, 2),
+        space={
+            "learning_rate": Values(low=1e-6, high=1e-4, scale="log"),
+            "epochs": Values(choices=(1, 2)),
+        },
+        prune="asha",
     )
     spec = PretrainSpec(data="made/text", languages=("de", "en"))
     made = {
@@ -91,7 +94,7 @@ PINNED = {
     2: {
         "pretrain": "pretrain--59338c390929ae5e",
         "train": "train-nli-s1--c6ed5c8c7c36bbc6",
-        "search": "search--4b971837ad2cffb4",
+        "search": "search--91c235f8a16d6d27",
         "predict": "predict--6a7356e9f72ddf40",
         "frozen": "frozen--d20bf6a16018aa7a",
         "score": "score--0fabe644b14b8ad1",

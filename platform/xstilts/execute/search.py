@@ -1,9 +1,13 @@
-"""Search of one intermediate-target pair: Ray Tune with Optuna's TPE over learning rate and epochs.
+"""Search of settings for one training: Ray Tune with Optuna's TPE, in rounds that the store remembers.
 
 Trials are ordinary train steps, keyed and recorded: one that any job has run before is found, not run. They
-come in rounds, each a fresh fit whose history is replayed from the rounds before; a round's suggestions
-are made before any of its trials ends, so a search is the same however fast its workers are, and one that
-was killed goes on where it was.
+come in rounds, each a fresh fit whose history is replayed from the journal of the rounds before. A round's
+suggestions are made before any of its trials ends, and it is pruned by what the rounds before came to; so a
+search is the same however fast and however many its workers are, and one that was killed goes on where it
+was.
+
+Tune's trials are light processes that each follow one step on a worker of the crew; a trial that is to end
+early is stopped by stopping that step, never by killing anything.
 """
 
 from __future__ import annotations
@@ -12,62 +16,66 @@ import math
 import os
 import shutil
 import tempfile
-from contextlib import ExitStack
-from dataclasses import dataclass
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import optuna
 import ray
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.trial import TrialState
 from ray import tune
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
 from xstilts.errors import TrainingError, XstiltsError
-from xstilts.execute.backends import Event, new_attempt
-from xstilts.execute.ray_backend import LocalRay
+from xstilts.execute.backends import Terms
+from xstilts.execute.cluster import LocalRay
+from xstilts.execute.crew import ENDED, MEMBER, NUMBER, WAITING, TrialRun
+from xstilts.execute.rounds import Round, Study
 from xstilts.execute.site import Site
-from xstilts.execute.steps import Outcome, Work, run_step
+from xstilts.execute.trials import Journal, Trial, best_of, clean
+from xstilts.execute.workers import THREADS, Worker
 from xstilts.frozen import Json, stream
 from xstilts.plan.step import SearchBody, Step
-from xstilts.record.schema import StepRecord, read_record
-from xstilts.spec.experiment import TrainSettings
-from xstilts.train.loop import Interrupted
+from xstilts.plan.trainings import trial_of
+from xstilts.spec.experiment import TrainSettings, Values
+
+if TYPE_CHECKING:  # these load torch, which Tune's processes import this module without
+    from xstilts.execute.steps import Outcome, Work
 
 STARTUP_TRIALS = 4
 """Random ones before TPE models; Optuna's 10 would leave a search of twelve almost random."""
 
+BESIDE = {"node:__internal_head__": 0.001}
+"""What each process of Tune's asks for: it computes nothing, so no CPU that a worker could want, and it runs
+where the cluster is kept together, not on a spot node. Ray gives every head 1.0 of it."""
+
+QUIETLY = {
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "RAY_AIR_NEW_OUTPUT": "0",
+}
+"""Ctrl-C is the driver's, the store is the log, and the terminal has tables of its own."""
+
 METRIC = "dev"
-FAILED = "failed"
+"""What Tune asks every report to have; what is worth knowing stands beside it."""
 
-
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """One point of the space and what came of it."""
-
-    number: int
-    learning_rate: float
-    epochs: int
-    value: float | None
-    """Source-language dev score of the weights kept, percent; None where training failed."""
-    key: str
-    state: str
-    """finished | failed."""
-
-    @property
-    def point(self) -> dict[str, Any]:
-        """As Optuna knows it."""
-        return {"learning_rate": self.learning_rate, "epochs": self.epochs}
-
-    def to_json(self) -> dict[str, Json]:
-        """A row of the record's trial table."""
-        return {
-            "number": self.number,
-            "learning_rate": self.learning_rate,
-            "epochs": self.epochs,
-            "value": self.value,
-            "key": self.key,
-            "state": self.state,
-        }
+STATES = {
+    "finished": TrialState.COMPLETE,
+    "pruned": TrialState.PRUNED,
+    "failed": TrialState.FAIL,
+}
 
 
 def run(work: Work) -> Outcome:
@@ -75,144 +83,248 @@ def run(work: Work) -> Outcome:
 
     Raises:
         TrainingError: no trial finished.
+        Interrupted: asked to stop; trials that have ended are kept, others have checkpoints.
+        XstiltsError: a trial could not be run, which says nothing of its settings.
     """
-    body = work.step.body
-    assert isinstance(body, SearchBody)
-    trials: list[Trial] = []
-    with ExitStack() as stack:
-        if not ray.is_initialized():
-            stack.callback(LocalRay(body.concurrent * work.site.execution.threads).close)
-        while len(trials) < body.trials:
-            if work.should_stop():
-                raise Interrupted(f"stopped after {len(trials)} of {body.trials} trials; they are kept")
-            with work.timed("compute"):
-                trials += _round(work, body, trials)
-            best = _best(trials)
-            work.tell(
-                len(trials) / body.trials,
-                {} if best is None else {"best_dev": best.value or 0.0},
-                len(trials),
-            )
-    best = _best(trials)
+    from xstilts.execute.steps import Outcome
+    from xstilts.train.loop import Interrupted
+
+    study = Study.of(work)
+    with work.timed("compute"), _crew(work, study.body) as members:
+        while (begin := study.round_begin()) is not None:
+            if not work.should_stop():
+                _run_round(work, study, members, begin)
+            if work.should_stop() and study.is_open:
+                said = f"stopped after {len(study.trials)} of {study.body.trials} trials; they are kept"
+                raise Interrupted(said)
+    for trial in study.trials.values():
+        if trial.state != "finished":
+            clean(work.store, trial, work.step.key)
+    trials = study.ended(study.body.trials)
+    best = best_of(trials)
     if best is None:
         raise TrainingError(
             f"none of {len(trials)} trials finished", "lower search.learning_rate in the job file"
         )
-    chosen: dict[str, Json] = {"learning_rate": best.learning_rate, "epochs": best.epochs}
-    table: list[Json] = [dict(trial.to_json()) for trial in trials]
+    table: list[Json] = [trial.to_json() for trial in trials]
+    chosen: dict[str, Json] = dict(best.values)
     return Outcome(result={"chosen": chosen, "trial": best.number, "value": best.value, "trials": table})
 
 
-def trial_step(step: Step, body: SearchBody, point: dict[str, Any]) -> Step:
-    """The train step that a point of the space stands for."""
-    settings = TrainSettings.model_validate(body.trial.settings.model_dump() | point)
-    trial = body.trial.model_copy(update={"settings": settings})
-    label = f"trial-{step.label.removeprefix('search-')}"
-    return Step(label=label, body=trial, inputs=step.inputs)
+@contextmanager
+def _crew(work: Work, body: SearchBody) -> Iterator[tuple[Any, ...]]:
+    """Workers for as many trials as run at once: those that were given, else some of its own."""
+    if work.crew:
+        yield work.crew[: body.concurrent]
+        return
+    execution = work.site.execution
+    count = min(body.concurrent, execution.workers)
+    cluster = None if ray.is_initialized() else LocalRay(count * execution.threads)
+    # No CPUs of Ray's: whoever runs the search has counted its workers.
+    make = ray.remote(num_cpus=0, max_concurrency=THREADS, max_restarts=-1)(Worker)
+    members = tuple(make.remote(work.site) for _ in range(count))
+    try:
+        yield members
+    finally:
+        for member in members:
+            ray.kill(member)
+        if cluster is not None:
+            cluster.close()
 
 
-def _round(work: Work, body: SearchBody, before: list[Trial]) -> list[Trial]:
-    """As many trials as run at once."""
-    count = min(body.concurrent, body.trials - len(before))
+def _run_round(work: Work, study: Study, members: Sequence[Any], begin: int) -> None:
+    """Runs the trials of one round that have not ended yet, as many at once as there are workers."""
+    watch = Round(work, study, members, study.floors(begin))
+    searcher = _Suggestions(study, begin, len(members), watch.is_stopping)
+    watch.points = searcher.points
+    watch.keep_what_is_recorded()
+    numbers = searcher.begin()
+    if not numbers:
+        return
     scratch = Path(tempfile.mkdtemp(prefix="tune", dir=work.scratch))
+    for name, value in QUIETLY.items():
+        os.environ.setdefault(name, value)
+    terms = replace(work.terms, ready=time.time(), over=None, engine="warm", rungs=watch.rungs)
+    follow = tune.with_parameters(_follow, search=work.step, site=work.site, terms=terms, members=members)
     tuner = tune.Tuner(
-        tune.with_resources(
-            tune.with_parameters(_trial, step=work.step, site=work.site),
-            {"cpu": work.site.execution.threads},
-        ),
+        tune.with_resources(follow, BESIDE),
         tune_config=tune.TuneConfig(
             metric=METRIC,
             mode="max",
-            search_alg=_searcher(body, before),
-            num_samples=count,
-            max_concurrent_trials=count,
+            search_alg=searcher,
+            scheduler=_Rungs(watch),
+            num_samples=len(numbers),
+            max_concurrent_trials=len(members),
             reuse_actors=True,
         ),
-        run_config=tune.RunConfig(name="round", storage_path=str(scratch), verbose=0),
+        run_config=tune.RunConfig(
+            name="round", storage_path=str(scratch), verbose=0, callbacks=[_Stopping(watch)]
+        ),
     )
-    os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
     try:
         results = tuner.fit()
+    except BaseException:
+        watch.ask_all_to_stop()
+        raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    trials: list[Trial] = []
-    for result in results:
-        # Training that went wrong is an answer; a full disk, bad data or a lost worker is none.
-        if result.error is not None or result.config is None or result.metrics is None:
-            cause = str(result.error or "it was lost").strip().splitlines()[-1]
-            remedy = "mend it and run the job again; finished trials are kept"
-            raise XstiltsError(f"a trial of {work.step.label} did not end ({cause})", remedy)
-        failed = bool(result.metrics.get(FAILED))
-        trials.append(_told(work, body, len(before) + len(trials), result.config, failed))
-    return trials
+    watch.check([str(result.error) for result in results if result.error is not None])
 
 
-def _searcher(body: SearchBody, before: list[Trial]) -> OptunaSearch:
-    """TPE that knows the trials before; the very first point is the job file's own settings."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    low, high = body.learning_rate.low, body.learning_rate.high
-    space = {
-        "learning_rate": optuna.distributions.FloatDistribution(low, high, log=True),
-        "epochs": optuna.distributions.CategoricalDistribution(body.epochs),
-    }
-    seed = stream(body.trial.seed, f"search/{len(before)}") % 2**32
-    sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=STARTUP_TRIALS)
-    settings = body.trial.settings
-    own = {"learning_rate": settings.learning_rate, "epochs": int(settings.epochs)}
-    fits = low <= settings.learning_rate <= high and settings.epochs in body.epochs
-    # A trial that failed is told as the worst score there is: Ray cannot hand Optuna a failure of the past.
-    rewards = [trial.value if trial.value is not None else 0.0 for trial in before]
-    return OptunaSearch(
-        space=space,
-        metric=METRIC,
-        mode="max",
-        sampler=sampler,
-        points_to_evaluate=[trial.point for trial in before] if before else ([own] if fits else None),
-        evaluated_rewards=rewards if before else None,
-    )
+class _Suggestions(OptunaSearch):  # type: ignore[misc]
+    """Optuna's points of one round, all asked for before it begins; says which worker takes each trial."""
 
+    def __init__(self, study: Study, begin: int, members: int, stopping: Callable[[], bool]) -> None:
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        body = study.body
+        seed = stream(body.trial.seed, f"search/{begin}") % 2**32
+        sampler = optuna.samplers.TPESampler(
+            seed=seed, n_startup_trials=STARTUP_TRIALS, multivariate=True, constant_liar=True
+        )
+        space = {name: distribution(name, values) for name, values in body.space.items()}
+        super().__init__(space=space, metric=METRIC, mode="max", sampler=sampler)
+        for trial in study.ended(begin):
+            self._remember(trial)
+        self.points = {number: self._point(study, number) for number in study.round_numbers(begin)}
+        self._waiting: deque[int] = deque()
+        self._free = list(range(members))
+        self._taken: dict[str, tuple[int, int]] = {}
+        self._study = study
+        self._stopping = stopping
 
-def _trial(config: dict[str, Any], step: Step, site: Site) -> None:
-    """Runs in a Tune actor: one keyed train step, or the one that is recorded."""
-    body = step.body
-    assert isinstance(body, SearchBody)
-    chosen = trial_step(step, body, config)
-    record = read_record(site.open_store(), chosen.key)
-    if record is None:
-        try:
-            record = run_step(chosen, site, new_attempt(), _unheard)
-        except TrainingError:
-            tune.report({METRIC: 0.0, FAILED: True})
+    def begin(self) -> tuple[int, ...]:
+        """The trials that are to run now: those of the round that have not ended."""
+        self._waiting.extend(number for number in self.points if number not in self._study.trials)
+        return tuple(self._waiting)
+
+    def _point(self, study: Study, number: int) -> dict[str, Any]:
+        if number < len(study.first):
+            return dict(study.first[number])
+        return dict(super().suggest(str(number)))
+
+    def _remember(self, trial: Trial) -> None:
+        """What Optuna is told of a trial of the past; nothing of one outside the space."""
+        if not all(holds(self._space[name], value) for name, value in trial.values.items()):
             return
-    tune.report({METRIC: _value(record), FAILED: False})
+        self._ot_study.add_trial(
+            optuna.trial.create_trial(
+                state=_state(trial),
+                value=trial.value,
+                params=dict(trial.values),
+                distributions=self._space,
+                intermediate_values={step: value for step, (_, value) in enumerate(trial.rungs)},
+            )
+        )
+
+    def suggest(self, trial_id: str) -> Any:
+        """The next trial of the round and the worker that takes it."""
+        if self._stopping() or not self._waiting:
+            return Searcher.FINISHED
+        number, member = self._waiting.popleft(), self._free.pop(0)
+        self._taken[trial_id] = (number, member)
+        return {**self.points[number], NUMBER: number, MEMBER: member}
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Nothing: a round has its suggestions already."""
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Its worker is free, and Optuna is told how it ended: pruned and failed are no low scores."""
+        if trial_id not in self._taken:
+            return
+        number, member = self._taken.pop(trial_id)
+        self._free.append(member)
+        trial, asked = self._study.trials.get(number), self._ot_trials.get(str(number))
+        if trial is not None and asked is not None:
+            self._ot_study.tell(asked, trial.value, state=_state(trial))
+
+    def save(self, checkpoint_path: str) -> None:
+        """Writes an empty file: a search goes on from its journal, never from Tune's state."""
+        Path(checkpoint_path).touch()
+
+    def __reduce__(self) -> Any:
+        return (Searcher, ())
 
 
-def _told(work: Work, body: SearchBody, number: int, point: dict[str, Any], failed: bool) -> Trial:
-    """What became of a point, read from the store: the one source that a killed search leaves."""
-    step = trial_step(work.step, body, point)
-    record = read_record(work.store, step.key)
-    if record is None and not failed:
-        remedy = "run the job again; finished trials are kept"
-        raise XstiltsError(f"trial {number} of {work.step.label} left no record", remedy)
-    return Trial(
-        number=number,
-        learning_rate=float(point["learning_rate"]),
-        epochs=int(point["epochs"]),
-        value=None if record is None else _value(record),
-        key=step.key,
-        state="failed" if record is None else "finished",
-    )
+class _Rungs(FIFOScheduler):  # type: ignore[misc]
+    """Tune's scheduler: hands reports to the round, which ends a trial by stopping its worker's step."""
+
+    def __init__(self, watch: Round) -> None:
+        super().__init__()
+        self._watch = watch
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """CONTINUE: a trial that is pruned ends by itself. STOP for one that waits while the search stops."""
+        self._watch.hear(trial.config, result)
+        waits = bool(result.get(WAITING)) and self._watch.is_stopping()
+        return str(TrialScheduler.STOP if waits else TrialScheduler.CONTINUE)
+
+    def __reduce__(self) -> Any:
+        return (FIFOScheduler, ())
 
 
-def _value(record: StepRecord) -> float:
-    kept = (record.selection or {}).get("kept")
-    return float(kept) if isinstance(kept, int | float) and math.isfinite(kept) else 0.0
+class _Stopping(tune.Callback):  # type: ignore[misc]
+    """Looks, between any two events of Tune's, whether the search is to stop."""
+
+    def __init__(self, watch: Round) -> None:
+        self._watch = watch
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Every 0.1 s at the latest."""
+        if self._watch.is_stopping():
+            self._watch.ask_all_to_stop()
+
+    def __reduce__(self) -> Any:
+        return (tune.Callback, ())
 
 
-def _best(trials: list[Trial]) -> Trial | None:
-    finished = [trial for trial in trials if trial.value is not None]
-    return max(finished, key=lambda trial: trial.value or 0.0, default=None)
+def _state(trial: Trial) -> TrialState:
+    scored = trial.state != "finished" or trial.value is not None
+    return STATES[trial.state] if scored else TrialState.FAIL
 
 
-def _unheard(event: Event) -> None:
-    """Trials show their progress as the search's, which counts them."""
+def distribution(name: str, values: Values) -> BaseDistribution:
+    """What Optuna draws a setting from."""
+    if values.choices:
+        return CategoricalDistribution(values.choices)
+    assert values.low is not None and values.high is not None
+    log = values.scale == "log"
+    if _is_whole(TrainSettings.model_fields[name].annotation):
+        return IntDistribution(int(values.low), int(values.high), log=log)
+    return FloatDistribution(values.low, values.high, log=log)
+
+
+def _is_whole(annotation: Any) -> bool:
+    """Whether a setting is an int, or one or none."""
+    return annotation is int or any(_is_whole(part) for part in get_args(annotation))
+
+
+def holds(space: BaseDistribution, value: Any) -> bool:
+    """Whether `value` can have been drawn from `space`."""
+    if isinstance(space, CategoricalDistribution):
+        return value in space.choices
+    return isinstance(value, int | float) and space.low <= value <= space.high  # type: ignore[attr-defined]
+
+
+def _follow(config: dict[str, Any], search: Step, site: Site, terms: Terms, members: Sequence[Any]) -> None:
+    """Runs in a process of Tune's: one trial on its worker, or the one that is recorded."""
+    body = search.body
+    assert isinstance(body, SearchBody)
+
+    def tell(words: Mapping[str, Any]) -> None:
+        tune.report({METRIC: math.nan, **words})
+
+    try:
+        TrialRun(
+            ray=ray,
+            member=members[config[MEMBER]],
+            step=trial_of(search, {name: config[name] for name in body.space}),
+            number=config[NUMBER],
+            site=site,
+            terms=terms,
+            journal=Journal(site.open_store(), search.key, tuple(body.space)),
+            tell=tell,
+        ).run()
+    except XstiltsError as problem:
+        tell({ENDED: "broken", "why": problem.problem, "remedy": problem.remedy})

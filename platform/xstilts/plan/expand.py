@@ -57,7 +57,7 @@ def expand(
         cells=cells,
         experiment=experiment.model_dump(mode="json"),
         model=experiment.model.name if experiment.model else f"{experiment.name} (pretrained here)",
-        uses=_uses(grid.steps, cells),
+        uses=_uses(grid, cells),
         missing=dict(grid.missing),
     )
 
@@ -88,6 +88,9 @@ class _Grid(Phases):
         # Tatoeba after SQuAD is read at Tatoeba's length, not at that of its training.
         read_as = target.variant_of or target.name
         settings = self.experiment.train.target.for_task(read_as)
+        step = trained.step.step if trained and trained.step else None
+        if step is not None and isinstance(step.body, TrainBody) and not target.variant_of:
+            settings = step.body.settings  # a length that a search chose is read at too
         start = trained or self.phase_two(row, seed)
         rows = self._reported(target)
         untrained = trained is None and row.task == "untrained"
@@ -185,9 +188,9 @@ def _needed(suite: str | None, target: Task, languages: list[str]) -> set[str]:
     return set(suites.suite(suite).tasks[target.variant_of or target.name]) & set(languages)
 
 
-def _uses(steps: Mapping[str, Planned], cells: tuple[Cell, ...]) -> dict[str, int]:
-    """How many cells stand on each step."""
-    uses = dict.fromkeys(steps, 0)
+def _uses(grid: _Grid, cells: tuple[Cell, ...]) -> dict[str, int]:
+    """How many cells stand on each step; a search that has chosen still counts."""
+    uses = dict.fromkeys(grid.steps, 0)
     for cell in cells:
         met: set[str] = set()
         frontier = [cell.score]
@@ -195,7 +198,8 @@ def _uses(steps: Mapping[str, Planned], cells: tuple[Cell, ...]) -> dict[str, in
             label = frontier.pop()
             if label not in met:
                 met.add(label)
-                frontier += [*steps[label].inputs.values(), *steps[label].awaits]
+                needs = grid.steps[label]
+                frontier += [*needs.inputs.values(), *needs.awaits, *grid.decided.get(label, ())]
         for label in met:
             uses[label] += 1
     return uses

@@ -19,7 +19,7 @@ STEP_VERSION: dict[str, int] = {
     "pretrain": 1,
     "translate": 1,
     "train": 1,
-    "search": 1,
+    "search": 2,
     "predict": 1,
     "score": 1,
 }

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
+
+from pydantic import ValidationError
 
 from xstilts.errors import JobFileError, UnknownName
 from xstilts.plan.settle import trained_on
-from xstilts.spec.experiment import Experiment, RowSpec
+from xstilts.spec import explain
+from xstilts.spec.experiment import Experiment, RowSpec, SearchSpec, TrainSettings, Values
 from xstilts.tasks import registry
 
 Path = tuple[str | int, ...]
@@ -30,11 +34,7 @@ def check(experiment: Experiment) -> None:
                 "language of these targets", code, spoken, "xstilts tasks", ("languages", index)
             )
     if experiment.search is not None:
-        for index, name in enumerate(experiment.search.targets):
-            if name not in experiment.targets:
-                raise UnknownName.among(
-                    "target", name, experiment.targets, "xstilts tasks", ("search", "targets", index)
-                )
+        _check_search(experiment.search, experiment)
     for phase, settings, named in (
         ("intermediate", experiment.train.intermediate, trained_on(experiment)),
         ("target", experiment.train.target, experiment.targets),
@@ -44,6 +44,48 @@ def check(experiment: Experiment) -> None:
                 raise UnknownName.among(
                     f"{phase} task of this job", name, named, "xstilts tasks", ("train", phase, "tasks", name)
                 )
+
+
+def _check_search(search: SearchSpec, experiment: Experiment) -> None:
+    """What is searched are settings of training, among values they can have, on seeds of its own."""
+    for index, name in enumerate(search.targets):
+        if name not in experiment.targets:
+            known = experiment.targets
+            raise UnknownName.among("target", name, known, "xstilts tasks", ("search", "targets", index))
+    if search.seed in experiment.seeds:
+        raise JobFileError(
+            f"search.seed {search.seed} is among `seeds`, so a final run would be chosen by its own score",
+            "give the search a seed that no final run has",
+            ("search", "seed"),
+        )
+    for name, values in search.space.items():
+        _check_values(name, values)
+
+
+def _check_values(name: str, values: Values) -> None:
+    where: Path = ("search", "space", name)
+    if name in ("learning_rate", "epochs"):
+        raise JobFileError(f"{name} is searched as search.{name}", "write it there", where)
+    known = [each for each in TrainSettings.model_fields if each != "select"]
+    if name not in known:
+        raise UnknownName.among("setting of training", name, known, "the keys of train.target", where)
+    if values.choices:
+        for index, value in enumerate(values.choices):
+            _check_value(name, value, (*where, index))
+        return
+    if isinstance(TrainSettings.model_fields[name].default, str):
+        raise JobFileError(f"{name} has no values between others", "list the choices", where)
+    for end, value in (("low", values.low), ("high", values.high)):
+        _check_value(name, value, (*where, end))
+
+
+def _check_value(name: str, value: Any, where: Path) -> None:
+    """Refuses a value that the setting cannot have."""
+    try:
+        TrainSettings.model_validate({name: value})
+    except ValidationError as error:
+        said = explain.complaints(error, {(name,)})[0]
+        raise JobFileError(f"search.space: {said.problem}", said.remedy, where) from None
 
 
 def _once(experiment: Experiment) -> None:

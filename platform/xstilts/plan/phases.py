@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 
 from xstilts.errors import JobFileError, ModelError
@@ -21,10 +21,12 @@ from xstilts.plan.step import (
     TrainBody,
     TranslateBody,
 )
+from xstilts.plan.trainings import HINT, Training
 from xstilts.spec.experiment import (
     Experiment,
     ModelSpec,
     RowSpec,
+    SearchSpec,
     Selection,
     TrainSettings,
     TranslatorSpec,
@@ -93,6 +95,10 @@ class Phases:
     steps: dict[str, Planned] = field(default_factory=dict)
     met: set[str] = field(default_factory=set)
     """Digests of the data and encoders met: a plan is known by them before any search has chosen."""
+    first: dict[str, Planned] = field(default_factory=dict)
+    """Target -> its search in the first row, whose choice the other rows' searches try early."""
+    decided: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Label of a training -> the searches that chose its settings."""
 
     def rows(self, split: Split, language: str) -> Rows:
         """Identity of rows, noted."""
@@ -144,13 +150,19 @@ class Phases:
         if row.checkpoint is not None:
             encoder = self._encoder(row.checkpoint)
             return Start(encoder, None, f"checkpoint-{digest(encoder)[:6]}")
-        if row.mix:
-            return self._mixture(row, seed)
+        training = self._mixture(row, seed) if row.mix else self._intermediate(row, seed)
+        spec = self.experiment.search
+        if spec is None or "intermediate" not in spec.phases:
+            return self._trained(training)
+        seeded = replace(training, body=training.body.model_copy(update={"seed": spec.seed}))
+        return self._decided(training, self._search(spec, seeded), hinted=False)
+
+    def _intermediate(self, row: RowSpec, seed: int) -> Training:
+        """Phase 2 on one task, in its own language or in translation."""
         fitting = self.fittings(registry.task(row.tasks[0]))[-1]
         settings = self.experiment.train.intermediate.for_task(fitting.task.name)
-        if row.translated is None:
-            return self.train(fitting, settings, seed, self.beginning())
-        return self._translated(row, fitting, settings, seed)
+        training = self.training(fitting, settings, seed, self.beginning())
+        return training if row.translated is None else self._translated(row, fitting, training)
 
     def _encoder(self, model: ModelSpec) -> EncoderRef:
         """A model that a row names, noted; that there is none is told of the rows."""
@@ -169,22 +181,48 @@ class Phases:
                 )
         return found
 
-    def train(
-        self, fitting: Fitting, settings: TrainSettings, seed: int, start: Start, row: str = "none",
-        target: Task | None = None,
-    ) -> Start:  # fmt: skip
-        """Fine-tuning from `start`; with `target`, as the last stage before it is reported."""
-        body, label = self.training(fitting, settings, seed, start, row, target)
-        return self._trained(label, body, start.inputs)
+    def _trained(self, training: Training) -> Start:
+        step = self.add(training.label, training.body, training.inputs)
+        return Start(None, step, training.label.removeprefix("train-"))
 
-    def _trained(self, label: str, body: TrainBody, inputs: dict[str, Planned]) -> Start:
-        return Start(None, self.add(label, body, inputs), label.removeprefix("train-"))
+    def _decided(self, training: Training, search: Planned, hinted: bool) -> Start:
+        """A training with what its search has chosen, or one that waits for it."""
+        values = self.chosen.get(search.key or "")
+        if values is not None:
+            settled = training.with_values(values)
+            by = self.decided.get(settled.label, ())
+            self.decided[settled.label] = tuple(dict.fromkeys((*by, search.label)))
+            return self._trained(settled)
+        label = training.waiting_label(hinted)
+        inputs = {role: planned.label for role, planned in training.inputs.items()}
+        waiting = self.put(Planned(label, "train", None, inputs, (search.label,)))
+        return Start(None, waiting, label.removeprefix("train-"))
+
+    def _search(self, spec: SearchSpec, training: Training, hint: Planned | None = None) -> Planned:
+        """The search whose trials are `training`, which has the search's own seed."""
+        settings = training.body.settings
+        if settings.warmup_steps is not None and "warmup" in spec.space:
+            raise JobFileError(
+                f"warmup of {training.body.task.name} is searched, but its warmup_steps go before it",
+                "search warmup_steps instead, or set `warmup_steps: null` under `train`",
+                ("search", "space", "warmup"),
+            )
+        body = SearchBody(
+            task=training.body.task,
+            trial=training.body,
+            trials=spec.trials,
+            concurrent=spec.concurrent,
+            space=spec.values,
+            prune=spec.prune,
+        )
+        inputs = training.inputs if hint is None else {**training.inputs, HINT: hint}
+        return self.add(training.search_label(hint is not None), body, inputs)
 
     def training(
-        self, fitting: Fitting, settings: TrainSettings, seed: int, start: Start, row: str,
+        self, fitting: Fitting, settings: TrainSettings, seed: int, start: Start, row: str = "none",
         target: Task | None = None,
-    ) -> tuple[TrainBody, str]:  # fmt: skip
-        """The body of one training and its label."""
+    ) -> Training:  # fmt: skip
+        """Fine-tuning from `start`; with `target`, as the last stage before it is reported."""
         assert fitting.selection is not None
         selection = settings.select or self.experiment.evaluate.selection
         unused = {} if settings.fraction < 1 else {"subset_seed": 0}
@@ -204,7 +242,7 @@ class Phases:
             target_dev=watched,
         )
         chosen = f"-for-{target.name}" if watched and target else ""
-        return body, f"train-{fitting.task.name}{chosen}-{tag(body)}-s{seed}{start.after(row)}"
+        return Training(f"{fitting.task.name}{chosen}", body, start.inputs, start.after(row))
 
     def _target_dev(self, target: Task | None, selection: Selection) -> tuple[Rows, ...]:
         """The target's dev rows in all its languages, where checkpoints are chosen on them. () for targets
@@ -226,11 +264,9 @@ class Phases:
         apart = {code: dev for code, dev in splits.items() if dev and dev != target.place("test", code)}
         return tuple(self.rows(split, code) for code, split in apart.items())
 
-    def _translated(self, row: RowSpec, fitting: Fitting, settings: TrainSettings, seed: int) -> Start:
-        """Phase 2 on translations of a task's training rows, the languages one after another."""
-        start, task = self.beginning(), fitting.task
-        body, _ = self.training(fitting, settings, seed, start, "none")
-        inputs, found = dict(start.inputs), []
+    def _translated(self, row: RowSpec, fitting: Fitting, training: Training) -> Training:
+        """The same on translations of the task's training rows, the languages one after another."""
+        task, body, inputs, found = fitting.task, training.body, dict(training.inputs), []
         for language in row.languages:
             if language == fitting.language:
                 found.append(body.rows)
@@ -247,8 +283,8 @@ class Phases:
         changes = {"rows": rows, "task": task.model_copy(update={"columns": unnamed})}
         made = [planned.label for role, planned in inputs.items() if role.startswith("rows/")]
         by = f"-by-{digest(made)[:4]}" if made else ""
-        label = f"train-{task.name}-in-{'-'.join(row.languages)}{by}-{tag(body)}-s{seed}"
-        return self._trained(label, body.model_copy(update=changes), inputs)
+        name = f"{task.name}-in-{'-'.join(row.languages)}{by}"
+        return Training(name, body.model_copy(update=changes), inputs)
 
     def _translate(self, task: Task, rows: Rows, language: str, translator: TranslatorSpec) -> Planned:
         model = self._encoder(translator)
@@ -256,7 +292,7 @@ class Phases:
         body = TranslateBody(task=task, rows=rows, into=language, model=model, **how)
         return self.add(f"translate-{task.name}-{language}-{digest([model, how])[:4]}", body, {})
 
-    def _mixture(self, row: RowSpec, seed: int) -> Start:
+    def _mixture(self, row: RowSpec, seed: int) -> Training:
         """Phase 2 on several tasks at once."""
         phase = self.experiment.train.intermediate
         names = sorted(name for name in row.mix if name != MLM)
@@ -270,15 +306,13 @@ class Phases:
         shared = phase.for_task(kind if len(names) > 1 else names[0])
         rate = phase.for_task(kind).learning_rate if kind in phase.tasks else shared.learning_rate
         settings = shared.model_copy(update={**shapes, "learning_rate": rate})
-        body, _ = self.training(fits[0], settings, seed, start, "none")
+        body = self.training(fits[0], settings, seed, start).body
         parts = tuple(self._part(fitting, phase.for_task(fitting.task.name)) for fitting in fits[1:])
         mlm = self._mlm(phase.for_task(MLM)) if MLM in row.mix else None
         mixing = Mixing(parts=parts, mlm=mlm, cap=row.cap)
-        settled = digest({"settings": tag(body), "mixing": mixing})[:4]
         named = "-".join(sorted(row.mix))
         named = named if len(named) <= 40 else f"{len(row.mix)}-tasks"  # a label is a file name
-        label = f"train-mix-{named}-{settled}-s{seed}"
-        return self._trained(label, body.model_copy(update={"mixing": mixing}), start.inputs)
+        return Training(f"mix-{named}", body.model_copy(update={"mixing": mixing}), start.inputs)
 
     def _part(self, fitting: Fitting, settings: TrainSettings) -> Part:
         assert fitting.selection is not None
@@ -320,50 +354,26 @@ class Phases:
 
     def phase_three(self, row: RowSpec, target: Task, seed: int) -> Start:
         """The target's stages; the last with the settings of the job file or those that a search chose."""
-        stages = self.fittings(target)
-        settings = self.experiment.train.target.for_task(target.name)
-        start = self._before_last(row, target, seed)
-        search = self._search(row, target, stages[-1], settings)
-        if search is None:
-            return self.train(stages[-1], settings, seed, start, row.label, target)
-        values = self.chosen.get(search.key or "")
-        if values is not None:
-            chosen = settings.model_copy(update=dict(values))
-            return self.train(stages[-1], chosen, seed, start, row.label, target)
-        name = f"{stages[-1].task.name}-searched-s{seed}{start.after(row.label)}"
-        inputs = {role: planned.label for role, planned in start.inputs.items()}
-        return Start(None, self.put(Planned(f"train-{name}", "train", None, inputs, (search.label,))), name)
-
-    def _before_last(self, row: RowSpec, target: Task, seed: int) -> Start:
-        """What the last stage starts from: phase 2, and the stages before."""
-        settings = self.experiment.train.target.for_task(target.name)
-        start = self.phase_two(row, seed)
-        for fitting in self.fittings(target)[:-1]:
-            start = self.train(fitting, settings, seed, start, row.label)
-            row = RowSpec(task="none")  # what follows starts from weights that were trained
-        return start
-
-    def _search(self, row: RowSpec, target: Task, last: Fitting, settings: TrainSettings) -> Planned | None:
-        """The search for `target`'s settings in this row, on a phase-2 model of the search's own seed."""
+        training = self._last(row, target, seed)
         spec = self.experiment.search
-        if spec is None or (spec.targets and target.name not in spec.targets):
-            return None
-        start = self._before_last(row, target, spec.seed)
-        body, label = self.training(last, settings, spec.seed, start, row.label, target)
-        searching = SearchBody(
-            task=last.task,
-            trial=body,
-            trials=spec.trials,
-            concurrent=spec.concurrent,
-            learning_rate=spec.learning_rate,
-            epochs=spec.epochs,
-        )
-        return self.add(label.replace("train-", "search-", 1), searching, start.inputs)
+        if spec is None or "target" not in spec.phases or (spec.targets and target.name not in spec.targets):
+            return self._trained(training)
+        # On a phase-2 model of the search's own seed, so that no final run was chosen by itself.
+        own = self._last(row, target, spec.seed)
+        if row == self.experiment.intermediate[0]:
+            search = self.first[target.name] = self._search(spec, own)
+            return self._decided(training, search, hinted=False)
+        return self._decided(training, self._search(spec, own, self.first[target.name]), hinted=True)
 
-
-def tag(body: TrainBody) -> str:
-    """Four digits that tell one set of settings from another in a label; two phases may train one task."""
-    return digest({"settings": body.settings, "selection": body.selection})[:4]
+    def _last(self, row: RowSpec, target: Task, seed: int) -> Training:
+        """The last stage of a target, after phase 2 and the stages before."""
+        *before, last = self.fittings(target)
+        settings = self.experiment.train.target.for_task(target.name)
+        start, label = self.phase_two(row, seed), row.label
+        for fitting in before:
+            start = self._trained(self.training(fitting, settings, seed, start, label))
+            label = "none"  # what follows starts from weights that were trained
+        return self.training(last, settings, seed, start, label, target)
 
 
 def _text(path: str, language: str) -> Split:

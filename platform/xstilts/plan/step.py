@@ -9,7 +9,7 @@ from pydantic import Field
 
 from xstilts.frozen import Frozen, Json, aside, late
 from xstilts.plan.fingerprint import fingerprint
-from xstilts.spec.experiment import PretrainSpec, Range, RetrievalSettings, Selection, TrainSettings
+from xstilts.spec.experiment import PretrainSpec, RetrievalSettings, Selection, TrainSettings, Values
 from xstilts.tasks.task import Rows, Task
 
 
@@ -108,15 +108,17 @@ class TranslateBody(_OfTask):
 
 
 class SearchBody(_OfTask):
-    """Learning rate and epochs for one task from one encoder; the result is chosen settings."""
+    """Settings for one training, chosen among several that are tried. Trials start from the inputs of the
+    search but for `hint`: another search, whose choice is tried early."""
 
     kind: Literal["search"] = "search"
     trial: TrainBody
-    """What each trial is, but for the searched values."""
+    """What each trial is, but for the searched values; as it stands it is the first trial."""
     trials: int
     concurrent: int
-    learning_rate: Range
-    epochs: tuple[int, ...]
+    space: dict[str, Values]
+    """Name of a training setting -> what it is searched among."""
+    prune: Literal["asha", "none"]
 
 
 class PredictBody(_OfTask):
