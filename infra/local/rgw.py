@@ -133,6 +133,11 @@ class Gateway:
             "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required",
         }
 
+    @property
+    def pid(self) -> int | None:
+        """Number of the gateway's process, if it runs."""
+        return self._pid("gateway")
+
     def revive(self) -> None:
         """Starts the gateway where only it was killed; what it holds is still there. 0.3 s.
 
