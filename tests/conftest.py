@@ -12,6 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from gateway import aws, bucket, gateway  # noqa: F401  (fixtures)
+from stack import cluster, make_stack, mlflow_server, postgres, whole_stack  # noqa: F401  (fixtures)
+
 REPO = Path(__file__).resolve().parents[1]
 
 # Before anything imports torch. On two cores the tiny models of the tests are faster with one thread
@@ -54,10 +57,20 @@ def chromium() -> str:
     pytest.skip("no Chromium here: install the package chromium")
 
 
+MARKED = (
+    ("mirror", "mirror"),
+    ("chromium", "browser"),
+    ("gateway", "s3"),
+    ("cluster", "cluster"),
+    ("whole_stack", "cluster"),
+    ("whole_stack", "s3"),
+)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that use the mirror or the browser are marked so."""
+    """Tests that use the mirror, the browser or the gateway are marked so."""
     for item in items:
-        for fixture, marker in (("mirror", "mirror"), ("chromium", "browser")):
+        for fixture, marker in MARKED:
             if fixture in getattr(item, "fixturenames", ()):
                 item.add_marker(marker)
 

@@ -10,21 +10,22 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from xstilts.errors import DataError, ModelError, StoreError, XstiltsError
-from xstilts.execute.site import Site, is_bucket, open_store
+from xstilts.errors import ClusterError, DataError, ModelError, StoreError, UnknownName, XstiltsError
+from xstilts.execute.jobs import DEFAULT_STORE, Job, open_job, open_stored
+from xstilts.execute.site import Site, is_bucket
 from xstilts.execute.sources import LocalSources
 from xstilts.execute.state import Survey, chosen_values, survey
 from xstilts.families import snapshot
 from xstilts.plan.expand import Missing, expand
 from xstilts.plan.graph import Plan
-from xstilts.record.artifacts import ArtifactStore, job_file, plan_file, report_file
-from xstilts.spec.load import JobFile, load
+from xstilts.record.artifacts import job_file, orders_file, plan_file, report_file
+from xstilts.spec.experiment import BudgetSpec
 from xstilts.tasks import suites
 
 if TYPE_CHECKING:
@@ -33,47 +34,30 @@ if TYPE_CHECKING:
     from xstilts.execute.backends import Backend, Event, Listener
     from xstilts.execute.runner import Failure, Observer, Result
     from xstilts.execute.submission import Submission
+    from xstilts.execute.submit import Package
     from xstilts.plan.graph import Planned
     from xstilts.report.render import Report
 
-DEFAULT_STORE = "xstilts-store"
-"""Beside where the command is run, so that a user sees where things lie."""
+__all__ = [
+    "DEFAULT_STORE",
+    "Job",
+    "cancel",
+    "export_mlflow",
+    "export_xtreme",
+    "logs",
+    "look",
+    "open_job",
+    "open_stored",
+    "plan",
+    "report",
+    "results",
+    "run",
+    "status",
+    "submit",
+    "why",
+]
 
 Value = TypeVar("Value")
-
-
-@dataclass(frozen=True)
-class Job:
-    """A job file, with the store and the data it is to be run on."""
-
-    file: JobFile
-    store: ArtifactStore
-    data: Path | None
-    overrides: dict[str, Any] = field(default_factory=dict)
-    """Of `execution`, by field: what the command line says goes before the job file."""
-
-    @property
-    def site(self) -> Site:
-        """What workers are told."""
-        execution = self.file.experiment.execution.model_copy(update=self.overrides)
-        return Site(self.store.location, str(self.data) if self.data else None, execution)
-
-
-def open_job(path: Path | str, store: str | None = None, data: str | None = None, **execution: Any) -> Job:
-    """Reads a job file; `store` and `data` default to XSTILTS_STORE and XSTILTS_DATA.
-
-    Without either, the store is ./xstilts-store and the data its `mirror` folder, where there is one.
-
-    Raises:
-        JobFileError: with file, line and nearest name. StoreError: the store cannot be used.
-    """
-    file = load(path)
-    location = store or os.environ.get("XSTILTS_STORE") or DEFAULT_STORE
-    opened = open_store(location)
-    named = data or os.environ.get("XSTILTS_DATA")
-    mirror = None if is_bucket(opened.location) else Path(opened.location) / "mirror"
-    beside = mirror if mirror is not None and mirror.is_dir() else None
-    return Job(file, opened, Path(named).expanduser().absolute() if named else beside, execution)
 
 
 def plan(job: Job, failed: Missing | None = None) -> Plan:
@@ -107,35 +91,158 @@ def plan_words(job: Job, surveyed: Survey) -> dict[str, Any]:
     }
 
 
-def run(job: Job, observers: Sequence[Observer] = (), live: bool = True) -> tuple[Result, list[str]]:
+def run(
+    job: Job,
+    observers: Sequence[Observer] = (),
+    live: bool = True,
+    address: str | None = None,
+    submitted: bool = False,
+) -> tuple[Result, list[str]]:
     """Runs what is missing. Returns what it came to, and notes for people.
+
+    `address`: of a Ray cluster to run on; none for this machine. `submitted`: what was asked of this job
+    before it began (`xstilts submit --max-concurrent`) holds for it too.
 
     Raises:
         XstiltsError: the job cannot be planned or the store not written; steps that fail are in the result.
     """
+    from xstilts.execute.ledger import Ledger, new_driver
+    from xstilts.execute.orders import Inbox, Spending
     from xstilts.execute.runner import Runner
 
     first = look(job, explain=False)
     ahead = [planned.step for planned in first.to_run if planned.step is not None]
-    damaged = LocalSources(job.file.experiment, job.data).check(ahead)
+    # Files in a bucket are looked at by the worker that fetches them.
+    damaged = {} if job.remote else LocalSources(job.file.experiment, job.data).check(ahead)
     watching, notes = [_PlanFile(job), *observers], _unlike(job)
     view = _live_view(job, first.plan) if live and first.to_run else None
     if view is not None:
         from xstilts.execute.live import LiveRuns
 
         watching.append(LiveRuns(view, job.store))
-    status = "FAILED"
+    name, driver = job.file.experiment.name, new_driver()
+    spending = Spending.of_job(job.store, name)
+    runner = Runner(
+        job.store,
+        lambda failed: plan(job, failed),
+        _starter(job.site, address),
+        job.site.execution,
+        watching,
+        driver=driver,
+        on_cluster=address is not None,
+        orders=Inbox(job.store, name, submitted),
+        spending=spending,
+    )
+    runner.failed_languages.update(damaged)
+    ledger = Ledger(job.store, name, driver, spending)
+    state, why = "failed", "it ended by an error of its own"
     try:
-        runner = Runner(job.store, lambda failed: plan(job, failed), _starter(job.site), watching)
-        runner.failed_languages.update(damaged)
+        if first.to_run:
+            watching.append(ledger)
+            ledger.start(first.plan.digest)
         result = runner.run()
-        status = "FINISHED" if result.complete else "KILLED" if result.interrupted else "FAILED"
+        state = "done" if result.complete else "interrupted" if result.interrupted else "failed"
+        why = result.stopped_by
     finally:
+        ledger.end(state, why)
         if view is not None:
-            view.job_ended(status)
+            view.job_ended({"done": "FINISHED", "interrupted": "KILLED"}.get(state, "FAILED"))
             notes += view.close()
     failed = tuple(_placed(job, failure) for failure in result.failed)
     return replace(result, failed=failed), notes
+
+
+def status(job: Job) -> dict[str, Any]:
+    """The job's steps with what runs, waits and failed, by the store alone; `plan --json` and more."""
+    from xstilts.execute.ledger import status as told
+
+    return told(look(job, explain=False), job.store)
+
+
+def why(job: Job, step: str) -> dict[str, Any]:
+    """One step of `status`, with why it is new; `step` is its label, or what the label begins with.
+
+    Raises:
+        UnknownName: no step of the job is called so, or several are.
+    """
+    from xstilts.execute.ledger import status as told
+
+    surveyed = look(job)
+    labels = [label for label in surveyed.plan.steps if label == step] or [
+        label for label in surveyed.plan.steps if label.startswith(step.partition("--")[0])
+    ]
+    if len(labels) > 1:
+        several = ", ".join(labels[:4]) + (", ..." if len(labels) > 4 else "")
+        raise UnknownName(f"{len(labels)} steps begin with {step!r}", f"name one of them: {several}")
+    if not labels:
+        raise UnknownName.among("step", step, surveyed.plan.steps, f"xstilts status {job.file.path}")
+    words = told(surveyed, job.store)
+    return next(dict(each) for each in words["steps"] if each["label"] == labels[0])
+
+
+def submit(
+    job: Job,
+    address: str,
+    package: Package = "upload",
+    workers: int | None = None,
+    budget: BudgetSpec | None = None,
+) -> tuple[str, bool]:
+    """Has a cluster drive the job: (submission id, whether that is a new one). A job that is being driven
+    goes on, and heeds `workers` (steps at once) and `budget` from now on.
+
+    Raises:
+        ClusterError: there is no cluster, or nodes of one would not see the job's store.
+    """
+    from xstilts.execute.orders import Orders
+    from xstilts.execute.submit import Asked, Submissions
+
+    name = job.file.experiment.name
+    submissions = Submissions(address)
+    if not is_bucket(job.store.location) and package != "here":
+        problem = f"the store {job.store.location} is a folder of this machine"
+        remedy = "name one that the cluster's nodes see: --store s3://BUCKET/PREFIX"
+        raise ClusterError(problem, f"{remedy}, or --package here where they see this machine's folders")
+    look(job, explain=False)  # what cannot be planned is told here, not by a job that fails there
+    job.store.put(job_file(name), job.file.text.encode())
+    if workers is not None or budget is not None:
+        job.store.put(orders_file(name), Orders("", workers, budget).to_json())
+    data = job.site.data
+    return submissions.submit(Asked(name, job.store.location, data, package))
+
+
+def logs(job: Job, address: str, follow: bool = False) -> Iterator[str]:
+    """What the newest driver of the job printed on that cluster, in pieces.
+
+    Raises:
+        ClusterError: the cluster knows of none.
+    """
+    from xstilts.execute.submit import Asked, Submissions
+
+    submissions = Submissions(address)
+    found = submissions.of_job(Asked(job.file.experiment.name, job.store.location))
+    if not found:
+        problem = f"the cluster at {address} knows of no driver of {job.file.experiment.name}"
+        raise ClusterError(problem, "its table is lost with its head; `xstilts status JOB` reads the store")
+    return submissions.logs(str(found[-1].submission_id), follow)
+
+
+def cancel(job: Job, address: str | None = None, now: bool = False) -> bool:
+    """Asks whoever drives the job to stop: running steps write a checkpoint, or with `now` are killed.
+    False when nobody drives it. With `address`, `now` also ends the Ray Job."""
+    from xstilts.execute.ledger import drivers_of
+    from xstilts.execute.orders import Orders
+
+    name = job.file.experiment.name
+    alive = [words for words in drivers_of(job.store, name) if words["alive"]]
+    job.store.put(orders_file(name), Orders("now" if now else "checkpoint").to_json())
+    if now and address:
+        from xstilts.execute.submit import ACTIVE, Asked, Submissions
+
+        submissions = Submissions(address)
+        for each in submissions.of_job(Asked(name, job.store.location)):
+            if str(each.status) in ACTIVE:
+                submissions.kill(str(each.submission_id))
+    return bool(alive)
 
 
 def report(job: Job, out: Path | None = None, live: bool = True) -> Report:
@@ -269,15 +376,16 @@ def _placed(job: Job, failure: Failure) -> Failure:
     return replace(failure, text=str(error), error=error)
 
 
-def _starter(site: Site) -> Callable[[Listener], Backend]:
+def _starter(site: Site, address: str | None) -> Callable[[Listener], Backend]:
     def start(listen: Listener) -> Backend:
-        if site.execution.backend == "inline" or site.execution.engine == "inline":
+        inline = site.execution.backend == "inline" or site.execution.engine == "inline"
+        if inline and address is None:
             from xstilts.execute.backends import InlineBackend
 
             return InlineBackend(site, listen)
         from xstilts.execute.ray_backend import RayBackend
 
-        return RayBackend(site, listen)
+        return RayBackend(site, listen, address)
 
     return start
 

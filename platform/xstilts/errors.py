@@ -70,3 +70,7 @@ class StoreError(XstiltsError):
 
 class TrainingError(XstiltsError):
     """Training that cannot go on, such as a loss that is not finite; never retried."""
+
+
+class ClusterError(XstiltsError):
+    """A Ray cluster that is not there, does not let one in, or cannot give what a job needs."""

@@ -166,41 +166,6 @@ def test_ctrl_c_leaves_a_checkpoint_and_130(tmp_path: Path, backend: str) -> Non
     assert f"resumed at step {record['result']['resumed_at']}" in again.stdout
 
 
-@pytest.mark.cluster
-def test_a_search_is_replayed_from_its_trials(inline: tuple[Path, Path], tmp_path: Path) -> None:
-    text = SMALL.replace("intermediate: [none, world_nli]", "intermediate: [none]")
-    text = text.replace(
-        "targets: [world_paraphrase, world_tagging, world_retrieval]", "targets: [world_tagging]"
-    )
-    job = tmp_path / "small.yaml"
-    search = (
-        "search: {trials: 3, concurrent: 1, learning_rate: {low: 1.0e-4, high: 1.0e-2}, epochs: [1, 2]}\n"
-    )
-    job.write_text(text + search)
-    store = tmp_path / "store"
-    store.mkdir()
-    # What the undisturbed job pretrained serves here: same key.
-    _borrow(inline[1], store, "pretrain-")
-    done = xstilts("run", job, "--store", store, "--backend", "ray")
-    assert done.returncode == 0, done.stderr
-    (key, record), *_ = _records_of(store, "search-").items()
-    trials = record["result"]["trials"]
-    assert [trial["epochs"] for trial in trials][0] == 2 and trials[0]["learning_rate"] == 1e-3, (
-        "the job's own first"
-    )
-    best = max(trials, key=lambda trial: trial["value"])
-    assert record["result"]["chosen"] == {"learning_rate": best["learning_rate"], "epochs": best["epochs"]}
-    final = [each for name, each in records(store).items() if name.startswith("train-")]
-    assert {each["identity"]["settings"]["learning_rate"] for each in final} == {best["learning_rate"]}
-
-    (store / "steps" / key / "record.json").unlink()
-    attempts = {name: each["attempt"] for name, each in _records_of(store, "trial-").items()}
-    assert xstilts("run", job, "--store", store, "--backend", "ray").returncode == 0
-    (_, again), *_ = _records_of(store, "search-").items()
-    assert again["result"] == record["result"]
-    assert {name: each["attempt"] for name, each in _records_of(store, "trial-").items()} == attempts
-
-
 def test_first_look_runs_on_real_data(mirror: Path, tmp_path: Path) -> None:
     """The shipped job, shortened: one seed, three languages, a few dozen rows of each task."""
     text = (REPO / "jobs/first_look.yaml").read_text()
@@ -266,9 +231,3 @@ def _alive(process: psutil.Process) -> bool:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
-
-
-def _borrow(source: Path, store: Path, label: str) -> None:
-    (store / "steps").mkdir()
-    for folder in (source / "steps").glob(f"{label}*"):
-        (store / "steps" / folder.name).symlink_to(folder)

@@ -90,12 +90,15 @@ train:
 {"".join("    " + line for line in PHASE.splitlines(keepends=True))}  target:
 {PHASE}    tasks: {{}}
 search:
+  phases: [intermediate, target]
   trials: 4
   concurrent: 2
   learning_rate:
     low: 1e-6
     high: 1e-4
   epochs: [1, 3]
+  space: {{clip: [1.0]}}
+  prune: asha
   seed: 7
   targets: []
 evaluate:
@@ -118,6 +121,15 @@ execution:
   per_device_batch: 8
   device: cpu
   checkpoint_seconds: 60
+  hang_seconds: 600
+  gpus: 0.5
+  ranks: 2
+  shard: true
+  budget:
+    trials: 100
+    accelerator_hours: 10
+    money: 30
+    price: 3
 """
 HERE = Path("job.yaml")
 MINIMAL = "name: a\nmodel: {name: m}\n"
@@ -150,7 +162,8 @@ def test_the_full_job_is_valid_and_has_every_key(which: str) -> None:
     other = {"model": "pretrain", "pretrain": "model"}[which]
     for section, kind in explain.sections():
         # `tasks` of one phase stands for both; of a row's keys one is written, and of suite and targets one.
-        if other in section or section[-3:-1] == ("target", "tasks") or "<row>" in section:
+        # A setting is searched between two ends or among choices, never both.
+        if other in section or section[-3:-1] == ("target", "tasks") or {"<row>", "space"} & {*section}:
             continue
         if "target" in section and "<task>" in section:
             continue

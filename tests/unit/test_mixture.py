@@ -24,7 +24,7 @@ from xstilts.families.encoder import TaskModel
 from xstilts.families.heads import LinearHead, SentenceHead
 from xstilts.spec.experiment import Selection, TrainSettings
 from xstilts.train import mixture
-from xstilts.train.batches import FineTuning
+from xstilts.train.batches import IDLE, Deal, FineTuning
 from xstilts.train.loop import MAJORITY, Layout, Optimisation, Outcome, Signal, run
 from xstilts.train.mixture import Component, Ingredient, Mixture, MixtureModel, MlmComponent
 
@@ -190,13 +190,14 @@ def test_batches_with_negatives_inside_are_never_split() -> None:
         whole_batches = True
 
     whole: Any = InBatch()
-    assert mixture.per_device(whole, 64, 8) == 64
-    assert mixture.per_device(classification.CODE, 64, 8) == 8
-    assert mixture.per_device(classification.CODE, 4, 8) == 4
+    assert mixture.whole(whole) and not mixture.whole(classification.CODE)
     part = Component(
         "dual", whole, features(10), 6, lambda chosen: classification.CODE.collate(chosen, 1), 10
     )
-    assert [len(each["input_ids"]) for each in part.batches(1, 2).micro(0)] == [6]
+    own = part.batches(1, 2)
+    assert [len(each["input_ids"]) for each in own.micro(0)] == [6]
+    (first,), (second,) = (own.micro(0, Deal(rank, 2)) for rank in range(2))
+    assert len(first["input_ids"]) == 6 and IDLE not in first and IDLE in second
 
 
 def test_the_loss_is_that_of_the_family_and_reaches_its_own_head_only() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import subprocess
@@ -15,15 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow_kit import curve, runs_of
 
 import xstilts
-from xstilts.record import mlflow as view
-from xstilts.record.artifacts import StepPaths, report_file
-from xstilts.record.local import LocalStore
-from xstilts.record.mlflow import LiveView, live, rebuild, ui_command, where
+from xstilts.record.mlflow import LiveView, backlog, live, telling, ui_command, where
 from xstilts.record.mlflow.runs import Runs
-from xstilts.record.mlflow.words import cut, named, params_of, step_words
-from xstilts.record.schema import Output, Score, Seconds, StepRecord
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(xstilts.__file__).parents[1])}
 """For other processes, where the package is not installed."""
@@ -84,28 +79,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     for process in both:
         assert process.communicate() == ("[]\n", "")
     return uri, root
-
-
-def runs_of(uri: str, job: str) -> dict[str, Any]:
-    """Runs of a job by their name; fails when two have the same."""
-    from mlflow.tracking import MlflowClient
-
-    client = MlflowClient(uri)
-    experiment = client.get_experiment_by_name(job)
-    assert experiment is not None
-    found = client.search_runs([experiment.experiment_id])
-    names = [run.info.run_name for run in found]
-    assert len(set(names)) == len(names), names
-    return dict(zip(names, found, strict=True))
-
-
-def curve(uri: str, run: Any, metric: str) -> list[tuple[int, float]]:
-    """Steps and values of a metric."""
-    from mlflow.tracking import MlflowClient
-
-    return [
-        (point.step, point.value) for point in MlflowClient(uri).get_metric_history(run.info.run_id, metric)
-    ]
 
 
 def test_shows_a_job_as_nested_runs(place: tuple[str, str], tmp_path: Path) -> None:
@@ -359,12 +332,29 @@ def test_what_mlflow_never_takes_holds_up_nothing(monkeypatch: pytest.MonkeyPatc
     shown.points("a", [("loss", 0.0, 1, 0)])
     shown.step_ended("a", "FINISHED", {})
     notes = shown.close(10)
-    assert memory.calls == [("a", "FINISHED")]
+    assert [call for call in memory.calls if call != "forget"] == [("a", "FINISHED")]
     assert "refused 1 events or curves, the first because: INVALID: no such thing;" in notes[0]
 
 
-def test_the_oldest_points_go_and_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live, "BOUND", 10)
+def test_what_fails_alone_is_given_up_once_mlflow_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request that always ends in an error of the server's, while the server takes others."""
+
+    def fault(method: str) -> None:
+        if method == "points":
+            raise Away("500")
+
+    monkeypatch.setattr(telling, "TRIES", 3)
+    shown, memory = in_memory(monkeypatch, fault)
+    monkeypatch.setattr(memory, "answers", lambda: True, raising=False)
+    shown.points("a", [("loss", 0.0, 1, 0)])
+    shown.step_ended("b", "FINISHED", {})
+    assert "refused 1 events or curves, the first because: 500;" in shown.close(20)[0]
+    assert ("b", "FINISHED") in memory.calls
+
+
+def test_what_there_is_no_room_for_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backlog, "MEMORY", 10)
+    monkeypatch.setattr(backlog, "SPILL_BYTES", 0)
     up = threading.Event()
 
     def fault(method: str) -> None:
@@ -372,12 +362,12 @@ def test_the_oldest_points_go_and_are_counted(monkeypatch: pytest.MonkeyPatch) -
             raise Away("503")
 
     shown, memory = in_memory(monkeypatch, fault)
+    shown._backlog._begin = lambda: None  # type: ignore[method-assign]
     for step in range(25):
         shown.points("a", [("loss", 0.0, step, 0)])
-        time.sleep(0.01)
     up.set()
     notes = shown.close(10)
-    assert memory.calls[-1] == ("a", list(range(15, 25)))
+    assert memory.calls[-1] == ("a", list(range(10)))
     assert notes == [
         "MLflow was too slow for 15 points; `xstilts export mlflow job` rebuilds them from the store"
     ]
@@ -393,115 +383,6 @@ def test_no_mlflow_at_all_is_one_note(monkeypatch: pytest.MonkeyPatch) -> None:
     shown.points("a", [("loss", 0.0, 1, 0)])
     notes = shown.close(10)
     assert any("No module named 'mlflow'" in note for note in notes)
-
-
-def planned(store: LocalStore, job: str) -> dict[str, Any]:
-    """A plan of one training and one score, recorded, with a curve of 1500 points and a report."""
-    train, score = StepPaths("t--1"), StepPaths("s--1")
-    lines = [
-        json.dumps({"step": step, "time": 1_800_000_000.0 + step, "metrics": {"loss": 1.0 / step}})
-        for step in range(1, 1501)
-    ]
-    store.put(train.run("a1", "history.jsonl"), ("\n".join(lines) + '\n{"step": 15').encode())
-    history = Output(path="runs/a1/history.jsonl", bytes=1, sha256="0")
-    common: dict[str, Any] = {"version": 1, "attempt": "a1", "finished": "2027-01-15T08:00:00+00:00"}
-    store.put(
-        train.record,
-        StepRecord(
-            key="t--1",
-            kind="train",
-            identity={"settings": {"epochs": 3, "learning_rate": 1e-5}, "seed": 1},
-            outputs={"history": history},
-            result={"final_loss": 0.25, "kept": "last"},
-            seconds=Seconds(compute=60),
-            flags=("collapsed",),
-            **common,
-        ).to_json(),
-    )
-    scores = (Score(task="xnli", language="de", split="test", metric="accuracy", value=61.5, n=10),)
-    store.put(
-        score.record, StepRecord(key="s--1", kind="score", identity={}, scores=scores, **common).to_json()
-    )
-    store.put(report_file(job, "report.html"), b"<html>")
-    steps = [
-        {"key": "t--1", "label": "train xnli", "kind": "train", "inputs": {}},
-        {"key": "p--1", "label": "predict xnli", "kind": "predict", "inputs": {"model": "train xnli"}},
-        {"key": "s--1", "label": "score xnli", "kind": "score", "inputs": {"predictions": "predict xnli"}},
-        {"key": None, "label": "train later", "kind": "train", "inputs": {}},
-    ]
-    cell = {"intermediate": "none", "target": "xnli", "seed": 1}
-    cell |= {"train": "train xnli", "predict": "predict xnli", "score": "score xnli"}
-    created = "2027-01-15T07:00:00+00:00"
-    plan = {"job": job, "digest": "d1", "steps": steps, "cells": [cell], "totals": {}, "created": created}
-    return {**plan, "experiment": {"seeds": [1], "model": {"name": "mini"}}, "model": "mini"}
-
-
-def test_rebuilds_a_job_from_its_store(place: tuple[str, str], tmp_path: Path) -> None:
-    uri, root = place
-    plan = planned(LocalStore(tmp_path), "rebuilt")
-    assert rebuild(plan, LocalStore(tmp_path), uri, root) == 2
-    first = runs_of(uri, "rebuilt")
-    assert set(first) == {"rebuilt", "train xnli", "none > xnli · seed 1"}
-    train = first["train xnli"]
-    assert len(curve(uri, train, "loss")) == 1500
-    assert train.info.status == "FINISHED"
-    assert train.info.end_time - train.info.start_time == 60_000
-    assert train.data.params == {"settings.epochs": "3", "settings.learning_rate": "1e-05", "seed": "1"}
-    assert train.data.metrics["final/final_loss"] == 0.25
-    assert {
-        "intermediate": "none",
-        "target": "xnli",
-        "seed": "1",
-        "kind": "train",
-    }.items() <= train.data.tags.items()
-    assert train.data.tags["flags"] == "collapsed"
-    assert first["none > xnli · seed 1"].data.metrics == {"accuracy/de": 61.5}
-    assert first["rebuilt"].data.params["model.name"] == "mini"
-    report = Path(root) / "rebuilt" / first["rebuilt"].info.run_id / "artifacts" / "report" / "report.html"
-    assert report.read_bytes() == b"<html>"
-
-    assert rebuild(plan, LocalStore(tmp_path), uri, root) == 2
-    second = runs_of(uri, "rebuilt")
-    assert {run.info.run_id for run in first.values()} == {run.info.run_id for run in second.values()}
-    assert len(curve(uri, second["train xnli"], "loss")) == 1500
-    assert len(curve(uri, second["train xnli"], "final/final_loss")) == 1
-
-
-def test_rebuilding_fills_what_the_live_view_lost(place: tuple[str, str], tmp_path: Path) -> None:
-    uri, root = place
-    plan = planned(LocalStore(tmp_path), "filled")
-    shown = LiveView(uri, root, "filled")
-    shown.job_started(*view.job_words(plan))
-    shown.step_started("t--1", *step_words(plan, "train xnli"), {})
-    shown.points("t--1", [("loss", 1.0 / step, step, 1_800_000_000_000) for step in (1, 2, 1400)])
-    name, tags = view.cell_words(plan["cells"][0])
-    shown.cell(name, tags, {"accuracy/de": 61.5})
-    assert shown.close(60) == []
-    assert rebuild(plan, LocalStore(tmp_path), uri, root) == 2
-    runs = runs_of(uri, "filled")
-    assert len(runs) == 3
-    steps = [step for step, _ in curve(uri, runs["train xnli"], "loss")]
-    assert sorted(steps) == list(range(1, 1501))
-
-
-def test_params_and_names_fit_mlflow() -> None:
-    assert params_of({"a": {"b": {"c": 1}, "d": []}, "e": None}) == {"a.b.c": "1", "a.d": "[]", "e": "None"}
-    assert cut("x" * 10, 5) == "xxxx…"
-    assert named("../f1 (é)/x") == "f1 _é_/x"
-    assert named("") == "_"
-
-
-def test_a_shared_step_has_no_target() -> None:
-    steps = [
-        {"label": "intermediate", "kind": "train", "inputs": {}},
-        {"label": "a", "kind": "train", "inputs": {"model": "intermediate"}},
-        {"label": "b", "kind": "train", "inputs": {"model": "intermediate"}},
-    ]
-    cells = [{"intermediate": "mnli", "target": target, "seed": 1, "train": target} for target in ("a", "b")]
-    plan = {"steps": steps, "cells": cells}
-    tags = {"step": "intermediate", "kind": "train", "intermediate": "mnli", "seed": "1"}
-    assert step_words(plan, "intermediate") == ("intermediate", tags)
-    assert step_words(plan, "a")[1]["target"] == "a"
 
 
 def test_a_server_in_the_environment_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:

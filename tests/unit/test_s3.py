@@ -163,6 +163,34 @@ def test_a_burst_of_faults_is_waited_out(store: S3Store, server: Endpoint, fault
     assert not server.faults
 
 
+@pytest.mark.parametrize("fault", ["503 SlowDown", "lost", "half", "500 InternalError"])
+def test_a_checksum_is_of_the_whole_object_or_asked_again(
+    store: S3Store, server: Endpoint, fault: str
+) -> None:
+    store.put("k", b"12345678")
+    server.faults.extend([fault] * 7)
+    assert store.checksum("k") == s3._checksum(b"12345678")
+    server.objects["prefix/k"] = b"12345679", server.objects["prefix/k"][1]
+    assert store.checksum("k") == s3._checksum(b"12345679")
+    assert store.checksum("k", noted=True) == s3._checksum(b"12345678")
+
+
+@pytest.mark.parametrize("code", ["BadDigest", "XAmzContentSHA256Mismatch", "IncompleteBody"])
+def test_what_arrived_damaged_is_sent_again(
+    store: S3Store, server: Endpoint, tmp_path: Path, code: str
+) -> None:
+    (tmp_path / "file").write_bytes(b"1")
+    for act in (
+        lambda: store.put("k", b"1"),
+        lambda: store.create("new", b"1"),
+        lambda: store.upload(tmp_path / "file", "k"),
+    ):
+        server.faults.extend([f"400 {code}"] * 2)
+        act()
+        assert not server.faults
+    assert store.read("new") == b"1"
+
+
 def test_an_outage_that_lasts_is_an_error(server: Endpoint) -> None:
     store = S3Store("s3://bucket/prefix", patience=0.3)
     server.faults.extend(["503 ServiceUnavailable"] * 10_000)
@@ -283,6 +311,9 @@ def acts(store: S3Store, source: Path) -> list[Callable[[], object]]:
         lambda: store.read("k"),
         lambda: store.exists("k"),
         lambda: list(store.list("")),
+        lambda: list(store.sizes("")),
+        lambda: store.checksum("k"),
+        lambda: list(store.leftovers(0)),
         lambda: store.upload(source, "k"),
         lambda: store.local("k", source.parent),
     ]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from xstilts.cli.show import exit_code
-from xstilts.execute.backends import Event, InlineBackend
+from xstilts.execute.backends import Event, InlineBackend, Terms
 from xstilts.execute.runner import Failure, Result, Runner
 from xstilts.execute.site import Site
 from xstilts.execute.state import Cause, Survey, chosen_values, survey
@@ -165,8 +165,8 @@ def test_a_stop_between_submitting_and_starting_is_heard_and_ends_the_run(store:
     class Stopped(InlineBackend):
         """Ctrl-C comes just after a step was queued; waiting for it would never end."""
 
-        def submit(self, step: Step) -> None:
-            super().submit(step)
+        def submit(self, step: Step, terms: Terms) -> None:
+            super().submit(step, terms)
             driver.stopping = True
             self.stop()
 

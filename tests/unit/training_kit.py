@@ -16,7 +16,7 @@ from xstilts.record.local import LocalStore
 from xstilts.spec.experiment import Selection, TrainSettings
 from xstilts.train.batches import FineTuning
 from xstilts.train.checkpoint import Checkpoints
-from xstilts.train.loop import Layout, Optimisation, Outcome, Progress, Signal, run
+from xstilts.train.loop import Layout, Optimisation, Outcome, Progress, Rung, Signal, run
 
 torch.set_num_threads(1)
 
@@ -102,6 +102,8 @@ def train(
     settings: TrainSettings | None = None,
     note: Callable[[str], None] = lambda _: None,
     report_seconds: float = 0.0,
+    rungs: Sequence[float] = (),
+    on_rung: Callable[[Rung], None] = lambda _: None,
 ) -> Outcome:
     """`loop.run` with a report after every step."""
     chosen = settings or TrainSettings(learning_rate=0.05)
@@ -118,6 +120,8 @@ def train(
         reporter=reporter or Watching(),
         note=note,
         report_seconds=report_seconds,
+        rungs=rungs,
+        on_rung=on_rung,
     )
 
 

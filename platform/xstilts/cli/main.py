@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
 from xstilts import __version__, api
-from xstilts.cli import data, official, show
+from xstilts.cli import data, jobs, official, show
+from xstilts.cli import store as stores
+from xstilts.cli.words import AsJson, Data, JobPath, Store, console, errors
 from xstilts.errors import XstiltsError
 
 app = typer.Typer(
@@ -31,18 +32,9 @@ app = typer.Typer(
 export = typer.Typer(help="Write what the store holds in other tools' forms.", no_args_is_help=True)
 app.add_typer(export, name="export")
 app.add_typer(data.data, name="data")
+app.add_typer(stores.commands, name="store")
 app.command()(official.evaluate)
-
-JobPath = Annotated[Path, typer.Argument(metavar="JOB", help="A job file, such as jobs/quickstart.yaml.")]
-Store = Annotated[
-    str | None,
-    typer.Option(help="Folder or s3://bucket/prefix; XSTILTS_STORE, else ./xstilts-store."),
-]
-Data = Annotated[str | None, typer.Option(help="Folder of data and models; XSTILTS_DATA, else STORE/mirror.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-
-console = Console()
-errors = Console(stderr=True)
+jobs.add_to(app)
 
 
 class Format(StrEnum):
@@ -86,6 +78,9 @@ def run(
     backend: Annotated[str | None, typer.Option(help="ray or inline; the job file's when left out.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Steps at once, on this machine.")] = None,
     live: Annotated[bool, typer.Option("--mlflow/--no-mlflow", help="Show it live in MLflow.")] = True,
+    address: Annotated[
+        str | None, typer.Option(help="A Ray cluster to run on, such as auto; none: on this machine alone.")
+    ] = None,
 ) -> None:
     """Run what is missing, then report. Running it again does only what is still missing."""
     asked: dict[str, Any] = {"backend": backend, "workers": workers}
@@ -94,8 +89,17 @@ def run(
     opened = api.open_job(
         job, store, data, **{word: value for word, value in asked.items() if value is not None}
     )
+    run_and_report(opened, live, address)
+
+
+def run_and_report(opened: api.Job, live: bool, address: str | None, submitted: bool = False) -> None:
+    """Runs a job to its end, says what it came to, writes the report; ends with the exit code.
+
+    Raises:
+        typer.Exit: always.
+    """
     with show.Progress(console) as progress:
-        result, notes = api.run(opened, [progress], live)
+        result, notes = api.run(opened, [progress], live, address, submitted)
     for note in notes:
         errors.print(f"[yellow]note[/yellow] {escape(note)}", highlight=False)
     show.outcome(console, errors, result)

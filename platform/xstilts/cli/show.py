@@ -181,7 +181,8 @@ def outcome(console: Console, errors: Console, result: Result) -> None:
     if result.blocked:
         errors.print(f"{len(result.blocked)} steps stand on failed ones and were not run", highlight=False)
     if result.interrupted:
-        errors.print("interrupted; checkpoints are written, run it again to go on", highlight=False)
+        by = f"stopped: {result.stopped_by}" if result.stopped_by else "interrupted"
+        errors.print(f"{by}; checkpoints are written, run it again to go on", highlight=False)
 
 
 def exit_code(result: Result) -> int:

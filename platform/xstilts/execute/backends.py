@@ -20,7 +20,8 @@ class Event:
     """News of a running step."""
 
     label: str
-    what: Literal["started", "progress", "done", "failed", "note"]
+    what: Literal["started", "progress", "rung", "done", "failed", "note"]
+    """rung: a value at a share of the work where a search may prune; `metrics` has it."""
     attempt: str = ""
     done: float = 0.0
     """Share of the step's work, 0 to 1."""
@@ -38,14 +39,45 @@ class Event:
 Listener = Callable[[Event], None]
 
 
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How one attempt of a step is to be done. Nothing of it decides the result."""
+
+    ready: float = 0.0
+    """When the step could have begun, in seconds since the epoch; 0 when nobody waited."""
+    holder: str = ""
+    """The driver that asks for it."""
+    over: bytes | None = None
+    """The lease of a dead attempt that this one takes over."""
+    per_device_batch: int | None = None
+    """Instead of the site's, after a device ran out of memory."""
+    engine: Literal["warm", "ray_train"] = "warm"
+    rungs: tuple[float, ...] = ()
+    """Shares of the optimiser steps at which to tell the selection metric, for a search that prunes."""
+
+
+class Elsewhere(Exception):
+    """Another driver's worker has the step, or took it over from this one. Not an error of anybody's."""
+
+
+class WorkersLost(Exception):
+    """Of several processes that do a step together one went away."""
+
+    preempted = False
+    """Whether its node was taken away, as was announced."""
+
+
 class Backend(Protocol):
     """Runs steps and tells what happens, always from the thread that calls `poll`."""
+
+    slots: int
+    """Steps at once; may be changed at any time."""
 
     def room(self, step: Step) -> bool:
         """Whether the step could start now."""
         ...
 
-    def submit(self, step: Step) -> None:
+    def submit(self, step: Step, terms: Terms) -> None:
         """Starts or queues a step; its inputs must be recorded."""
         ...
 
@@ -71,8 +103,17 @@ def classify(problem: BaseException) -> Cause:
     """Which kind of failure an exception is."""
     from xstilts.train.loop import Interrupted
 
+    if isinstance(problem, Elsewhere):
+        return Cause.ELSEWHERE
+    if isinstance(problem, WorkersLost):
+        return Cause.PREEMPTED if problem.preempted else Cause.LOST_WORKER
     if isinstance(problem, Interrupted | KeyboardInterrupt):
         return Cause.INTERRUPTED
+    if isinstance(problem, MemoryError):
+        return Cause.HOST_MEMORY
+    # Known by name: torch takes seconds to load, which a driver need not pay.
+    if type(problem).__name__ == "OutOfMemoryError" and type(problem).__module__.startswith("torch"):
+        return Cause.DEVICE_MEMORY
     return Cause.FIXABLE if isinstance(problem, XstiltsError) else Cause.BUG
 
 
@@ -80,9 +121,7 @@ def failure(label: str, attempt: str, problem: BaseException) -> Event:
     """The event that tells of an exception: a sentence for what can be fixed, else the traceback."""
     cause = classify(problem)
     error = problem if isinstance(problem, XstiltsError) else None
-    text = (
-        str(problem) if error or cause is Cause.INTERRUPTED else "".join(traceback.format_exception(problem))
-    )
+    text = "".join(traceback.format_exception(problem)) if cause is Cause.BUG else str(problem)
     return Event(label, "failed", attempt, time=time.time(), cause=cause, text=text, error=error)
 
 
@@ -92,16 +131,17 @@ class InlineBackend:
     def __init__(self, site: Site, listen: Listener) -> None:
         self._site = site
         self._listen = listen
-        self._queue: list[Step] = []
+        self._queue: list[tuple[Step, Terms]] = []
         self._stopping = False
+        self.slots = 1
 
     def room(self, step: Step) -> bool:
         """One at a time."""
         return not self._queue
 
-    def submit(self, step: Step) -> None:
+    def submit(self, step: Step, terms: Terms) -> None:
         """Queues a step."""
-        self._queue.append(step)
+        self._queue.append((step, terms))
 
     def poll(self, seconds: float) -> None:
         """Runs one queued step to its end."""
@@ -110,7 +150,7 @@ class InlineBackend:
         if not self._queue:
             time.sleep(seconds)
             return
-        step = self._queue.pop(0)
+        step, terms = self._queue.pop(0)
         attempt = new_attempt()
         if self._stopping:
             # Told, not dropped: the driver waits for every step that it has submitted.
@@ -119,7 +159,7 @@ class InlineBackend:
             return
         self._listen(Event(step.label, "started", attempt, time=time.time()))
         try:
-            run_step(step, self._site, attempt, self._listen, lambda: self._stopping)
+            run_step(step, self._site, attempt, self._listen, lambda: self._stopping, terms)
         except Exception as problem:
             self._listen(failure(step.label, attempt, problem))
         else:

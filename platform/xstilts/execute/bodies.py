@@ -12,7 +12,7 @@ from xstilts.execute.translation import run_translate
 
 def run_search(work: Work) -> Outcome:
     """Chosen settings, by Ray Tune and Optuna."""
-    from xstilts.execute.ray_backend import import_ray
+    from xstilts.execute.cluster import import_ray
 
     import_ray()  # before `search` does: what its processes know each other by is read at the first import
     from xstilts.execute import search

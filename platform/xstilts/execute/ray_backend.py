@@ -1,227 +1,336 @@
-"""Steps on Ray: a local cluster of its own with warm workers that keep process, encoder and caches.
-
-A Ray Train run costs 15 s before its first step; a warm worker starts a step within milliseconds.
-"""
+"""Steps on Ray: warm workers that keep process, encoder and caches, and may be lost at any time."""
 
 from __future__ import annotations
 
 import importlib
-import logging
-import os
-import secrets
-import shutil
-import sys
-import tempfile
-import threading
 import time
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
-from xstilts.execute.backends import Event, Listener, failure, new_attempt
+from xstilts.execute.backends import Event, Listener, Terms, new_attempt
+from xstilts.execute.cluster import HEAD, Cluster, LocalRay, SharedRay, draining, node_kinds, shortage
 from xstilts.execute.site import Site
 from xstilts.execute.state import Cause
+from xstilts.execute.workers import THREADS, News, Place, Worker
 from xstilts.plan.step import SearchBody, Step
 
-STOP_SECONDS = 30.0
-"""How long steps get to write a checkpoint once asked to stop."""
+STOP_SECONDS = 60.0
+"""How long steps get to write a checkpoint once asked to stop; 7 GB (XLM-R Large, moments) take half."""
 
-OBJECT_STORE_BYTES = 100_000_000
-"""Steps pass files, not objects; what goes through Ray is descriptions and progress."""
+SILENCE_SECONDS = 300.0
+"""A worker that does not even answer for so long hangs: stopped by the system, or stuck in one call."""
 
+LOOK_SECONDS = 2.0
+"""Between looks at what goes on in the cluster; a spot node is announced 120 s (AWS) before it goes."""
 
-class Mailbox:
-    """Progress on its way from workers to the driver."""
+IDLE_SECONDS = 20.0
+"""After which a shared cluster gets an idle worker back; starting one again takes some 5 s."""
 
-    def __init__(self) -> None:
-        self._events: list[Event] = []
-
-    def post(self, event: Event) -> None:
-        """Adds one."""
-        self._events.append(event)
-
-    def drain(self) -> list[Event]:
-        """All since the last time."""
-        events, self._events = self._events, []
-        return events
+SLOW_SECONDS = 20.0
+"""A step that waits longer for a place than nodes usually take to come says why."""
 
 
-class Worker:
-    """A process that does one step after another and keeps what it has loaded."""
+@dataclass(slots=True, eq=False)
+class _Member:
+    """A worker process, as the driver knows it."""
 
-    def __init__(self, site: Site, mailbox: Any) -> None:
-        self._site = site
-        self._mailbox = mailbox
-        self._stop = threading.Event()
-
-    def run(self, step: Step, attempt: str) -> Event:
-        """Does a step; what goes wrong comes back as an event, so that only a lost process raises."""
-        from xstilts.execute.steps import run_step
-
-        try:
-            run_step(step, self._site, attempt, self._post(), self._stop.is_set)
-        except Exception as problem:
-            return failure(step.label, attempt, problem)
-        return Event(step.label, "done", attempt, done=1.0, time=time.time())
-
-    def stop(self) -> None:
-        """The running step ends at its next report."""
-        self._stop.set()
-
-    def _post(self) -> Listener:
-        last = 0.0
-
-        def post(event: Event) -> None:
-            nonlocal last
-            if event.what == "progress" and not event.metrics and time.monotonic() - last < 0.5:
-                return
-            last = time.monotonic()
-            self._mailbox.post.remote(event)
-
-        return post
-
-
-@dataclass(slots=True)
-class _Job:
-    step: Step
-    attempt: str
     actor: Any
-    slots: int
+    shape: Mapping[str, float]
+    """Resource -> what it holds."""
+    returns: bool = False
+    """Whether it comes back after it died."""
+    place: Place | None = None
+    """Known once it has answered."""
+    did: set[str] = field(default_factory=set)
+    """Keys of steps it has done or read: their files and encoders are near it."""
+    idle_since: float = 0.0
+
+    @property
+    def node(self) -> str:
+        """Hexadecimal id of the node it runs on, or "" before that is known."""
+        return self.place.node if self.place else ""
+
+
+@dataclass(slots=True, eq=False)
+class _Job:
+    """A step on its way."""
+
+    step: Step
+    terms: Terms
+    attempt: str
+    member: _Member
+    crew: tuple[_Member, ...]
+    begun: float
+    """On the driver's clock."""
+    asked: Any = None
+    """The answer that `news` will give."""
+    answered: float = 0.0
+    progressed: float = 0.0
+    started: bool = False
+    told_waiting: bool = False
+    ended_by: Cause | None = None
+    """Why the driver ended it."""
+
+    @property
+    def slots(self) -> int:
+        """Of the steps at once that the job file allows."""
+        return max(1, len(self.crew))
 
 
 class RayBackend:
-    """Runs steps on workers of a local Ray cluster that it starts and ends."""
+    """Runs steps on workers of a Ray cluster: its own, or one that it shares."""
 
-    def __init__(self, site: Site, listen: Listener) -> None:
+    def __init__(self, site: Site, listen: Listener, address: str | None = None) -> None:
+        """`address`: of a cluster to join; none for a local one that ends with this backend."""
         self._site = site
         self._listen = listen
-        self._slots = site.execution.workers
-        self._cluster = LocalRay(site.execution.workers * site.execution.threads)
+        self.slots = site.execution.workers
+        """Steps at once; may be changed while they run."""
+        local = max(site.execution.workers, site.execution.ranks) * site.execution.threads
+        self._cluster: Cluster = LocalRay(local) if address is None else SharedRay(address)
         self._ray = self._cluster.ray
-        self._mailbox = self._ray.remote(num_cpus=0)(Mailbox).remote()
-        self._idle: list[Any] = []
+        self._idle: list[_Member] = []
         self._running: dict[Any, _Job] = {}
         self._stop_at: float | None = None
         self._told = False
+        self._looked = 0.0
 
     def room(self, step: Step) -> bool:
         """Whether enough slots are free."""
-        return sum(job.slots for job in self._running.values()) + self._need(step) <= self._slots
+        used = sum(job.slots for job in self._running.values())
+        return used == 0 or used + self._need(step) <= self.slots
 
-    def submit(self, step: Step) -> None:
-        """Starts a step on an idle worker, or on a new one."""
-        actor = self._idle.pop() if self._idle else self._new_worker()
-        attempt = new_attempt()
-        job = _Job(step, attempt, actor, self._need(step))
-        self._running[actor.run.remote(step, attempt)] = job
-        self._listen(Event(step.label, "started", attempt, time=time.time()))
+    def submit(self, step: Step, terms: Terms) -> None:
+        """Starts a step on the idle worker that has most of its inputs, or on a new one."""
+        shape = self.shape(step, terms)
+        crew: tuple[_Member, ...] = ()
+        if isinstance(step.body, SearchBody):
+            crew = tuple(self._member(step, self._trial_shape(), True) for _ in range(self._need(step)))
+        member = self._member(step, shape)
+        now = time.monotonic()
+        job = _Job(step, terms, new_attempt(), member, crew, now, answered=now, progressed=now)
+        handles = [each.actor for each in crew]
+        self._running[member.actor.run.remote(step, job.attempt, terms, handles)] = job
+
+    def shape(self, step: Step, terms: Terms) -> dict[str, float]:
+        """Resource -> what the step's own process holds; nothing on a local cluster: slots count there."""
+        watches = step.kind == "search" or terms.engine == "ray_train"
+        if watches:
+            has_head = self._cluster.shared and any(HEAD in kind for kind in node_kinds(self._ray))
+            return {HEAD: 0.001} if has_head else {}
+        return self._trial_shape() if step.kind != "score" else self._cpus()
 
     def poll(self, seconds: float) -> None:
-        """Passes on progress, then what has ended."""
+        """Passes on news, then what has ended; looks after workers that hang or whose node goes."""
         if self._stop_at is not None and not self._told:
             self._told = True
             for job in self._running.values():
-                job.actor.stop.remote()
+                self._ask_to_stop(job, Cause.INTERRUPTED)
         ended, _ = self._ray.wait(list(self._running), timeout=seconds) if self._running else ([], [])
-        running = {job.step.label for job in self._running.values()}
-        for event in self._ray.get(self._mailbox.drain.remote()):
-            if event.label in running:
-                self._listen(event)
+        if not self._running:
+            time.sleep(seconds)
+        for reference, job in self._running.items():
+            if reference not in ended:
+                self._hear(job)
         for reference in ended:
             self._end(reference)
+        if time.monotonic() - self._looked >= LOOK_SECONDS:
+            self._looked = time.monotonic()
+            self._look()
         if self._stop_at is not None and time.monotonic() > self._stop_at:
             self._give_up()
 
     def stop(self) -> None:
-        """Steps are told at the next poll; after 30 s they are given up. Safe in a signal handler."""
+        """Steps are told at the next poll; after 60 s they are given up. Safe in a signal handler."""
         self._stop_at = time.monotonic() + STOP_SECONDS
 
     def close(self) -> None:
-        """Ends the cluster and removes its temporary files."""
+        """Ends every worker, and the cluster where it is this backend's own."""
+        if self._cluster.shared:
+            members = {member for job in self._running.values() for member in (job.member, *job.crew)}
+            for member in {*members, *self._idle}:
+                self._dismiss(member)
         self._cluster.close()
 
     def _need(self, step: Step) -> int:
         if isinstance(step.body, SearchBody):
-            return min(self._slots, step.body.concurrent)
+            return min(self.slots, step.body.concurrent)
         return 1
 
-    def _new_worker(self) -> Any:
-        # No CPUs of Ray's: slots are counted here, and a search's trials need the cluster's.
-        return self._ray.remote(num_cpus=0, max_concurrency=2)(Worker).remote(self._site, self._mailbox)
+    def _cpus(self) -> dict[str, float]:
+        return {"CPU": float(self._site.execution.threads)} if self._cluster.shared else {}
+
+    def _trial_shape(self) -> dict[str, float]:
+        gpus = self._gpus()
+        return {**self._cpus(), **({"GPU": gpus} if gpus else {})}
+
+    def _gpus(self) -> float:
+        execution = self._site.execution
+        if execution.device == "cpu":
+            return 0.0
+        if execution.gpus is not None:
+            return execution.gpus
+        there = max((kind.get("GPU", 0.0) for kind in node_kinds(self._ray)), default=0.0)
+        if self._cluster.shared and execution.device == "cuda":
+            return 1.0  # one will come, though no node that has one may be there yet
+        # Steps at once share what a machine of one's own has; whole ones are asked of a cluster.
+        return min(1.0, there if self._cluster.shared else there / max(self.slots, 1))
+
+    def _member(self, step: Step, shape: Mapping[str, float], returns: bool = False) -> _Member:
+        fitting = [each for each in self._idle if (each.shape, each.returns) == (shape, returns)]
+        if not fitting:
+            return self._new_member(shape, returns)
+        wanted = {*step.inputs.values()}
+        best = max(fitting, key=lambda member: len(member.did & wanted))
+        self._idle.remove(best)
+        return best
+
+    def _new_member(self, shape: Mapping[str, float], returns: bool) -> _Member:
+        own = {name: need for name, need in shape.items() if name not in ("CPU", "GPU")}
+        options = {
+            "num_cpus": shape.get("CPU", 0),
+            "num_gpus": shape.get("GPU", 0),
+            "max_concurrency": THREADS,
+            # A search keeps the handles of its trials' workers, which must outlast one death. Others must not
+            # come back by themselves: Ray then does not say why they died.
+            "max_restarts": -1 if returns else 0,
+            **({"resources": own} if own else {}),
+        }
+        return _Member(self._ray.remote(**options)(Worker).remote(self._site), dict(shape), returns)
+
+    def _hear(self, job: _Job) -> None:
+        """Listens to what the worker of a running step says, if it has answered."""
+        if job.asked is None:
+            job.asked = job.member.actor.news.remote()
+            return
+        ready, _ = self._ray.wait([job.asked], timeout=0)
+        if not ready:
+            return
+        try:
+            news: News = self._ray.get(job.asked)
+        except self._ray.exceptions.RayError:
+            return  # its run has ended in the same way, which says more
+        job.asked = None
+        job.answered = time.monotonic()
+        self._pass_on(job, news)
+
+    def _pass_on(self, job: _Job, news: News) -> None:
+        job.member.place = news.place
+        for event in news.events:
+            if event.label == job.step.label and event.attempt == job.attempt:
+                job.started = True
+                job.progressed = time.monotonic()
+                self._listen(event)
 
     def _end(self, reference: Any) -> None:
         job = self._running.pop(reference)
         try:
             event: Event = self._ray.get(reference)
-        except self._ray.exceptions.RayError as problem:  # dead, or killed by the host's memory monitor
-            bug = isinstance(problem, self._ray.exceptions.RayTaskError)
-            cause = Cause.BUG if bug else Cause.LOST_WORKER
-            first = str(problem).partition("\n")[0]
-            text = str(problem) if bug else f"its worker was lost ({first})"
-            event = Event(job.step.label, "failed", job.attempt, time=time.time(), cause=cause, text=text)
+            with suppress(self._ray.exceptions.RayError):
+                self._pass_on(job, self._ray.get(job.asked or job.member.actor.news.remote(), timeout=5))
+                if job.asked is not None:
+                    self._pass_on(job, self._ray.get(job.member.actor.news.remote(), timeout=5))
+        except self._ray.exceptions.RayError as problem:
+            event = self._lost(job, problem)
+            self._dismiss(job.member)
         else:
-            self._idle.append(job.actor)
+            if event.cause is Cause.INTERRUPTED and job.ended_by not in (None, Cause.INTERRUPTED):
+                event = _because(event, job.ended_by)
+            job.member.did |= {job.step.key, *job.step.inputs.values()}
+            self._rest(job.member)
+        for each in job.crew:
+            if event.what == "failed":
+                each.actor.stop.remote()  # a trial may go on after the search's own process died
+            self._rest(each)
         self._listen(event)
+
+    def _lost(self, job: _Job, problem: Exception) -> Event:
+        """The event of a step whose process went away."""
+        exceptions = self._ray.exceptions
+        first = str(problem).strip().partition("\n")[0]
+        if job.ended_by is not None:
+            cause, text = job.ended_by, f"its worker was ended by the driver ({job.ended_by})"
+        elif isinstance(problem, exceptions.RayTaskError):
+            cause, text = Cause.BUG, str(problem)
+        elif getattr(problem, "preempted", False) or job.member.node in draining(self._ray):
+            cause, text = Cause.PREEMPTED, "its node was taken away"
+        elif isinstance(problem, exceptions.OutOfMemoryError) or "running low on memory" in str(problem):
+            cause, text = Cause.HOST_MEMORY, "the host ran out of memory, and its worker was ended"
+        elif not job.started and "node has died" in str(problem):
+            cause, text = Cause.PREEMPTED, f"its node went before the step began ({first})"
+        else:
+            cause, text = Cause.LOST_WORKER, f"its worker was lost ({first})"
+        return Event(job.step.label, "failed", job.attempt, time=time.time(), cause=cause, text=text)
+
+    def _rest(self, member: _Member) -> None:
+        member.idle_since = time.monotonic()
+        self._idle.append(member)
+
+    def _ask_to_stop(self, job: _Job, cause: Cause) -> None:
+        if job.ended_by is None:
+            job.ended_by = cause
+            job.member.actor.stop.remote()
+
+    def _look(self) -> None:
+        """Nodes that are about to go, workers that hang, steps that wait for a place, workers not needed."""
+        leaving = draining(self._ray) if self._cluster.shared else frozenset()
+        now = time.monotonic()
+        hang = self._site.execution.hang_seconds
+        for job in self._running.values():
+            if job.member.node in leaving:
+                self._ask_to_stop(job, Cause.PREEMPTED)
+            silent = job.started and now - job.answered > min(hang, SILENCE_SECONDS)
+            if silent or (job.started and now - job.progressed > hang):
+                job.ended_by = Cause.HUNG
+                self._slay(job.member)
+            if not job.started and not job.told_waiting and now - job.begun > SLOW_SECONDS:
+                self._say_why_it_waits(job)
+        for member in [each for each in self._idle if each.node in leaving]:
+            self._idle.remove(member)
+            self._dismiss(member)
+        if self._cluster.shared:
+            for member in [each for each in self._idle if now - each.idle_since > IDLE_SECONDS]:
+                self._idle.remove(member)
+                self._dismiss(member)
+
+    def _say_why_it_waits(self, job: _Job) -> None:
+        shape = job.crew[0].shape if job.crew else job.member.shape
+        short = shortage(self._ray, shape)
+        if short:
+            job.told_waiting = True
+            text = f"waits for a place: {short}"
+            self._listen(Event(job.step.label, "note", job.attempt, text=text, time=time.time()))
+
+    def _dismiss(self, member: _Member) -> None:
+        with suppress(Exception):
+            self._ray.kill(member.actor, no_restart=True)
+
+    def _slay(self, member: _Member) -> None:
+        """Ends a worker that may not even listen: by signal, from its own node."""
+        self._dismiss(member)
+        if member.place is not None:
+            strategies = importlib.import_module("ray.util.scheduling_strategies")
+            there = strategies.NodeAffinitySchedulingStrategy(member.place.node, soft=False)
+            ender = self._ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=there)(_end)
+            ender.remote(member.place)
 
     def _give_up(self) -> None:
         for job in list(self._running.values()):
             text = "did not stop in time; its last checkpoint is kept"
+            cause = Cause.INTERRUPTED
             self._listen(
-                Event(
-                    job.step.label,
-                    "failed",
-                    job.attempt,
-                    time=time.time(),
-                    cause=Cause.INTERRUPTED,
-                    text=text,
-                )
+                Event(job.step.label, "failed", job.attempt, time=time.time(), cause=cause, text=text)
             )
         self._running.clear()
 
 
-class LocalRay:
-    """A Ray cluster of this process's own: temporary folder, token and end are private to it."""
-
-    def __init__(self, cpus: int) -> None:
-        # Sockets below it must have names of at most 107 characters, which rules out a deep TMPDIR.
-        base = Path(tempfile.gettempdir())
-        short = base if len(str(base)) < 30 else Path("/tmp")
-        self._folder = Path(tempfile.mkdtemp(prefix="xst", dir=short))
-        self._before = os.environ.get("RAY_TMPDIR")
-        os.environ["RAY_TMPDIR"] = str(self._folder)
-        self.ray = import_ray()
-        try:
-            self.ray.init(
-                address="local",
-                num_cpus=max(cpus, 1),
-                include_dashboard=False,
-                object_store_memory=OBJECT_STORE_BYTES,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-            )
-        except BaseException:
-            self.close()
-            raise
-
-    def close(self) -> None:
-        """Ends every process of the cluster and removes its folder."""
-        with suppress(Exception):
-            self.ray.shutdown()
-        os.environ.pop("RAY_TMPDIR", None)
-        if self._before is not None:
-            os.environ["RAY_TMPDIR"] = self._before
-        shutil.rmtree(self._folder, ignore_errors=True)
+def _end(place: Place) -> None:
+    place.end()
 
 
-def import_ray() -> Any:
-    """Ray, told before its first import how its processes know each other: it reads that once.
-
-    Left to itself it would write a token into the user's home, and behave by what it finds there.
-    """
-    if "ray" not in sys.modules:
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
-        if os.environ["RAY_AUTH_MODE"] == "token" and "RAY_AUTH_TOKEN_PATH" not in os.environ:
-            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    return importlib.import_module("ray")
+def _because(event: Event, cause: Cause) -> Event:
+    """A step that ended when asked to, and why it was asked."""
+    text = f"{event.text} ({cause})" if event.text else str(cause)
+    return Event(event.label, "failed", event.attempt, time=event.time, cause=cause, text=text)

@@ -2,28 +2,40 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any, Protocol
 
-from xstilts.errors import DataError, LanguageError
-from xstilts.execute.backends import Backend, Event, Listener
-from xstilts.execute.state import Again, Cause, Survey, survey
+from xstilts.errors import DataError, LanguageError, StoreError
+from xstilts.execute.backends import Backend, Event, Listener, Terms
+from xstilts.execute.orders import Orders, Spending
+from xstilts.execute.state import Again, Cause, Survey, engine_of, survey
 from xstilts.plan.expand import Missing
 from xstilts.plan.graph import Plan, Planned
-from xstilts.record.artifacts import ArtifactStore
+from xstilts.record.artifacts import ArtifactStore, StepPaths
+from xstilts.record.dropped import is_whole
+from xstilts.record.lease import Dead, Held, Watch
+from xstilts.spec.experiment import ExecutionSpec
 
 POLL_SECONDS = 0.2
 """How long to wait for news before looking again; a step of the quickstart takes seconds."""
 
+ELSEWHERE_SECONDS = 2.0
+"""Between looks at a step that another driver's worker has."""
+
+ORDERS_SECONDS = 3.0
+"""Between looks for orders; a request to a bucket takes 25 ms."""
+
 
 class Observer(Protocol):
-    """Whoever wants to know: the terminal, MLflow. Must not fail and must not block."""
+    """Whoever wants to know: the terminal, MLflow, the ledger. Must not fail and must not block."""
 
     def planned(self, survey: Survey) -> None:
         """The work ahead; again after each search that has chosen."""
@@ -55,6 +67,8 @@ class Result:
     blocked: dict[str, str]
     """Label -> the failed label it stands on."""
     interrupted: bool
+    stopped_by: str = ""
+    """Why it was stopped, where nobody pressed Ctrl-C: an order, a budget."""
 
     @property
     def complete(self) -> bool:
@@ -70,16 +84,32 @@ class Runner:
     store: ArtifactStore
     replan: Callable[[Missing], Plan]
     start_backend: Callable[[Listener], Backend]
+    execution: ExecutionSpec = ExecutionSpec()
     observers: Sequence[Observer] = ()
     again: Again = Again()
+    driver: str = ""
+    """A name no other driver has; leases hold it."""
+    on_cluster: bool = False
+    orders: Callable[[], Orders] = Orders
+    """What people ask of this run, asked every 3 s."""
+    spending: Spending = field(default_factory=Spending)
+    watch: Watch = field(default_factory=Watch)
     survey: Survey = field(init=False)
-    busy: set[str] = field(default_factory=set)
+    busy: dict[str, float] = field(default_factory=dict)
+    """Label -> when its attempt was submitted, on the driver's clock."""
     failures: dict[str, Failure] = field(default_factory=dict)
     seen: Counter[tuple[str, Cause]] = field(default_factory=Counter)
     ran: list[str] = field(default_factory=list)
     stopping: bool = False
+    stopped_by: str = ""
     failed_languages: dict[tuple[str, str], str] = field(default_factory=dict)
     """(target, language) -> why it is left out."""
+    batches: dict[str, int] = field(default_factory=dict)
+    """Label -> per-device batch, after its device ran out of memory."""
+    elsewhere: dict[str, float] = field(default_factory=dict)
+    """Label of a step that another driver's worker has -> when to look again."""
+    ready_since: dict[str, float] = field(default_factory=dict)
+    asked_at: float = 0.0
 
     def run(self) -> Result:
         """Until everything is recorded, failed or blocked; or until Ctrl-C, which leaves checkpoints."""
@@ -94,59 +124,150 @@ class Runner:
         plan = self.survey.plan
         blocked = plan.blocked_by(set(self.failures))
         failed = tuple(self.failures.values())
-        return Result(
-            self.survey, tuple(self.ran), failed, blocked, self.stopping and bool(self.survey.to_run)
-        )
+        unfinished = self.stopping and bool(self.survey.to_run)
+        return Result(self.survey, tuple(self.ran), failed, blocked, unfinished, self.stopped_by)
 
     def _drive(self, backend: Backend) -> None:
         while True:
             if not self.stopping:
                 self._start_ready(backend)
-            if not self.busy:
+            waits = not self.stopping and any(label not in self.survey.recorded for label in self.elsewhere)
+            if not self.busy and not waits:
                 return
             backend.poll(POLL_SECONDS)
+            self._mind(backend)
 
     def _start_ready(self, backend: Backend) -> None:
-        held = self.busy | set(self.failures) | set(self.survey.plan.blocked_by(set(self.failures)))
-        for planned in self.survey.ready(frozenset(held)):
-            if planned.step is not None and backend.room(planned.step):
-                self.busy.add(planned.label)
-                backend.submit(planned.step)
+        failed = set(self.failures)
+        held = set(self.busy) | failed | set(self.survey.plan.blocked_by(failed))
+        for planned in list(self.survey.ready(frozenset(held))):
+            assert planned.step is not None
+            self.ready_since.setdefault(planned.label, time.time())
+            if not backend.room(planned.step) or time.monotonic() < self.elsewhere.get(planned.label, 0.0):
+                continue
+            free, over = self._is_free(planned)
+            if free:
+                self.busy[planned.label] = time.monotonic()
+                backend.submit(planned.step, self._terms(planned, over))
+
+    def _is_free(self, planned: Planned) -> tuple[bool, bytes | None]:
+        """Whether nobody else has the step, and the lease of the dead that it is taken over from."""
+        assert planned.step is not None
+        paths = StepPaths(planned.step.key)
+        found = self.watch.look(self.store, paths)
+        if not isinstance(found, Held):
+            self.elsewhere.pop(planned.label, None)
+            if isinstance(found, Dead) and found.attempt:
+                text = f"whoever did it for {found.holder} is gone; taken over"
+                gone = Event(
+                    planned.label, "note", found.attempt, time=time.time(), cause=Cause.LOST_WORKER, text=text
+                )
+                if not self.store.exists(paths.attempt(found.attempt)):
+                    self._leave_cause(gone, planned)
+                    self._tell(gone, planned)
+            return True, found.data if isinstance(found, Dead) else None
+        if is_whole(self.store, planned.step.key):
+            self.elsewhere.pop(planned.label, None)
+            event = Event(planned.label, "done", time=time.time(), text=f"by {found.holder}")
+            self._tell(event, planned)
+            self._recorded(planned)
+            return False, None
+        if planned.label not in self.elsewhere:
+            text = f"{found.holder} has it; waiting for its result"
+            self._tell(Event(planned.label, "note", text=text, time=time.time()), planned)
+        self.elsewhere[planned.label] = time.monotonic() + ELSEWHERE_SECONDS
+        return False, None
+
+    def _terms(self, planned: Planned, over: bytes | None) -> Terms:
+        return Terms(
+            ready=self.ready_since[planned.label],
+            holder=self.driver,
+            over=over,
+            per_device_batch=self.batches.get(planned.label),
+            engine=engine_of(planned, self.survey.plan, self.execution, self.on_cluster),
+        )
+
+    def _mind(self, backend: Backend) -> None:
+        """Counts what is spent, and does what people asked for meanwhile."""
+        steps = self.survey.plan.steps
+        self.spending.count([steps[label] for label in self.busy], self.execution)
+        if time.monotonic() - self.asked_at < ORDERS_SECONDS or self.stopping:
+            return
+        self.asked_at = time.monotonic()
+        orders = self.orders()
+        if orders.workers is not None:
+            backend.slots = orders.workers
+        over = self.spending.over(orders.budget or self.execution.budget)
+        if orders.stop or over:
+            self.stopped_by = over or "it was cancelled"
+            self.stopping = True
+            backend.stop()
+            if orders.stop == "now":
+                self.busy.clear()
 
     def _look(self) -> None:
         self.survey = survey(self.replan(self.failed_languages), self.store)
         for observer in self.observers:
             observer.planned(self.survey)
 
+    def _tell(self, event: Event, planned: Planned) -> None:
+        for observer in self.observers:
+            observer.event(event, planned)
+
     def _heard(self, event: Event) -> None:
         planned = self.survey.plan.steps[event.label]
         if event.what == "failed":
-            event = self._failed(event)
-        for observer in self.observers:
-            observer.event(event, planned)
+            event = self._failed(event, planned)
+        if event.what == "progress" and planned.kind == "search":
+            self.spending.trials[event.label] = event.step
+        self._tell(event, planned)
         if event.what == "done":
-            self.busy.discard(event.label)
+            self.busy.pop(event.label, None)
             self.ran.append(event.label)
-            self.survey = Survey(self.survey.plan, self.survey.recorded | {event.label})
-            if planned.kind == "search":
-                self._look()
+            self._recorded(planned)
 
-    def _failed(self, event: Event) -> Event:
+    def _recorded(self, planned: Planned) -> None:
+        self.survey = Survey(self.survey.plan, self.survey.recorded | {planned.label})
+        if planned.kind == "search":
+            self._look()
+
+    def _failed(self, event: Event, planned: Planned) -> Event:
         """Decides whether the step is tried again; the event then says so."""
-        assert event.cause is not None
-        self.busy.discard(event.label)
-        self.seen[event.label, event.cause] += 1
-        if event.cause is Cause.INTERRUPTED:
+        cause = event.cause
+        assert cause is not None
+        self.busy.pop(event.label, None)
+        self.ready_since.pop(event.label, None)
+        self.seen[event.label, cause] += 1
+        if event.attempt:
+            self.watch.gone(event.attempt)
+        self._leave_cause(event, planned)
+        if cause is Cause.INTERRUPTED:
             return event
         if isinstance(event.error, LanguageError) and self._without(event.error):
-            text = f"{event.text}; going on without {event.error.place[1]}"
-            return Event(event.label, "note", event.attempt, text=text, time=event.time)
-        if self.again.allows(event.cause, self.seen[event.label, event.cause]):
-            return Event(
-                event.label, "note", event.attempt, text=f"{event.text}; trying again", time=event.time
-            )
-        self.failures[event.label] = Failure(event.label, event.cause, event.text, event.error)
+            return _note(event, f"{event.text}; going on without {event.error.place[1]}")
+        batch = self.batches.get(event.label, self.execution.per_device_batch)
+        if self.again.allows(cause, self.seen[event.label, cause], batch):
+            if cause is not Cause.DEVICE_MEMORY:
+                return _note(event, f"{event.text}; trying again")
+            self.batches[event.label] = max(1, batch // 2)
+            return _note(event, f"{cause}; trying again with {batch // 2} at a time, not {batch}")
+        text = event.text if cause in (Cause.FIXABLE, Cause.BUG) else self._given_up(event, cause)
+        self.failures[event.label] = Failure(event.label, cause, text, event.error)
         return event
+
+    def _given_up(self, event: Event, cause: Cause) -> str:
+        tries = self.seen[event.label, cause]
+        return f"{event.text}; given up after {tries} {'try' if tries == 1 else 'tries'}"
+
+    def _leave_cause(self, event: Event, planned: Planned) -> None:
+        """Where the process could not write why it ended, the driver does."""
+        gone = (Cause.LOST_WORKER, Cause.HUNG, Cause.HOST_MEMORY, Cause.PREEMPTED)
+        if planned.step is None or event.cause not in gone or not event.attempt:
+            return
+        words = {"attempt": event.attempt, "cause": str(event.cause), "text": event.text, "ended": _now()}
+        name = StepPaths(planned.step.key).attempt(event.attempt)
+        with suppress(StoreError):  # the next attempt will meet the same store, and say so
+            self.store.put(name, json.dumps(words, indent=1).encode())
 
     def _without(self, problem: LanguageError) -> bool:
         """Plans anew without the language; False where the target then has none."""
@@ -181,3 +302,11 @@ class Runner:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def _note(event: Event, text: str) -> Event:
+    return Event(event.label, "note", event.attempt, text=text, time=event.time, cause=event.cause)
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime())

@@ -22,7 +22,7 @@ from xstilts.plan.step import (
 )
 from xstilts.spec.experiment import Experiment, ModelSpec
 from xstilts.tasks import world
-from xstilts.tasks.manifest import Manifest
+from xstilts.tasks.manifest import FILE, Manifest
 from xstilts.tasks.task import Rows, Split
 
 
@@ -94,11 +94,13 @@ class LocalSources:
         folder = snapshot.find(model.name, self._data)
         if folder is not None and folder == Path(model.name):
             return EncoderRef(name=str(folder.absolute()), weights=snapshot.weights(folder))
-        if folder is not None:
-            # What the manifest says, where it lists the model: the worker compares the bytes with it.
-            listed = self.manifest.model(model.name) or {}
-            known = {name: listed[name] for name in sorted(listed) if snapshot.decides(name)}
-            return EncoderRef(name=model.name, weights=known or snapshot.weights(folder))
+        # What the manifest says, where it lists the model: the worker compares the bytes with it. Of a mirror
+        # in a bucket there is only the manifest here.
+        there = self._data is not None and (folder is not None or (self._data / FILE).is_file())
+        listed = (self.manifest.model(model.name) if there else None) or {}
+        known = {name: listed[name] for name in sorted(listed) if snapshot.decides(name)}
+        if known or folder is not None:
+            return EncoderRef(name=model.name, weights=known or snapshot.weights(folder or Path()))
         if model.revision is not None:
             return EncoderRef(name=model.name, revision=model.revision)
         raise ModelError(

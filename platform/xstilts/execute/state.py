@@ -6,12 +6,15 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 from xstilts.frozen import Json
 from xstilts.plan.graph import Plan, Planned
+from xstilts.plan.step import SearchBody
 from xstilts.record.artifacts import ArtifactStore, StepPaths
+from xstilts.record.dropped import dropped, remade
 from xstilts.record.schema import StepRecord, read_record
+from xstilts.spec.experiment import ExecutionSpec
 
 ASKING = 16
 """Questions to a store at once: a bucket takes some 25 ms for each, and the paper's grid has 820 steps."""
@@ -20,7 +23,14 @@ ASKING = 16
 class Cause(StrEnum):
     """Why an attempt ended without a record; the kinds that are treated differently."""
 
+    PREEMPTED = "preempted"
+    """Its node was taken away, as was announced, or before the step began."""
     LOST_WORKER = "lost worker"
+    HUNG = "no sign of life"
+    DEVICE_MEMORY = "device out of memory"
+    HOST_MEMORY = "host out of memory"
+    ELSEWHERE = "done elsewhere"
+    """Another driver's worker has the step, or took it over."""
     INTERRUPTED = "interrupted"
     FIXABLE = "fixable"
     """Bad input, a loss that is not finite: another try would end the same way."""
@@ -29,13 +39,43 @@ class Cause(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Again:
-    """How often to try once more."""
+    """How often to try once more, by cause."""
 
-    lost_workers: int = 2
+    lost_workers: int = 3
+    hung: int = 1
+    host_memory: int = 1
 
-    def allows(self, cause: Cause, seen: int) -> bool:
-        """Whether to try again after `seen` failures of this cause."""
-        return cause is Cause.LOST_WORKER and seen <= self.lost_workers
+    def allows(self, cause: Cause, seen: int, per_device_batch: int) -> bool:
+        """Whether to try again after `seen` failures of this cause, the last with `per_device_batch`."""
+        match cause:
+            case Cause.PREEMPTED | Cause.ELSEWHERE:
+                return True  # nobody's fault: costs what was done since the last checkpoint, or nothing
+            case Cause.DEVICE_MEMORY:
+                return per_device_batch > 1
+            case Cause.LOST_WORKER:
+                return seen <= self.lost_workers
+            case Cause.HUNG:
+                return seen <= self.hung
+            case Cause.HOST_MEMORY:
+                return seen <= self.host_memory
+            case _:
+                return False
+
+
+def engine_of(
+    planned: Planned, plan: Plan, execution: ExecutionSpec, on_cluster: bool
+) -> Literal["warm", "ray_train"]:
+    """Which engine runs a step. A Ray Train run costs 15 s before its first step, which thousands of short
+    target trainings must not pay: `auto` gives it what is long or has several processes."""
+    if planned.kind not in ("pretrain", "train") or execution.engine in ("warm", "inline"):
+        return "warm"
+    if execution.engine == "ray_train" or execution.ranks > 1:
+        return "ray_train"
+    stood_on = any(
+        other.kind in ("train", "search") and planned.label in other.inputs.values() for other in plan
+    )
+    long = planned.kind == "pretrain" or stood_on
+    return "ray_train" if on_cluster and long else "warm"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +112,7 @@ class Survey:
         plan = self.plan
         states = [self.state(planned) for planned in plan]
         shared = sum(
-            count - 1 for label, count in plan.uses.items() if plan.steps[label].kind == "train" and count > 1
+            (count - 1) * _trainings(plan.steps[label]) for label, count in plan.uses.items() if count
         )
         return {
             "job": plan.job,
@@ -108,8 +148,22 @@ def survey(plan: Plan, store: ArtifactStore, explain: bool = False) -> Survey:
     with ThreadPoolExecutor(ASKING) as pool:
         there = pool.map(store.exists, keyed.values())
         recorded = frozenset(label for label, is_there in zip(keyed, there, strict=True) if is_there)
-    why = _whys(plan, store, recorded) if explain else {}
-    return Survey(plan, recorded, why)
+    starts = [(planned.label, list(planned.inputs.values())) for planned in plan]
+    again = remade(starts, recorded, lambda label: _is_dropped(store, plan.steps[label]))
+    why = _whys(plan, store, recorded - again) if explain else {}
+    why |= {label: ("its outputs were dropped by `xstilts store gc`",) for label in again if explain}
+    return Survey(plan, recorded - again, why)
+
+
+def _trainings(planned: Planned) -> int:
+    """How many a step stands for."""
+    if planned.step is not None and isinstance(planned.step.body, SearchBody):
+        return planned.step.body.trials
+    return 1 if planned.kind == "train" else 0
+
+
+def _is_dropped(store: ArtifactStore, planned: Planned) -> bool:
+    return planned.key is not None and dropped(store, planned.key) is not None
 
 
 def chosen_values(plan: Plan, store: ArtifactStore) -> dict[str, dict[str, Any]]:

@@ -8,26 +8,32 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 
 from xstilts.errors import StoreError, XstiltsError
-from xstilts.execute.backends import Event, Listener
+from xstilts.execute.backends import Elsewhere, Event, Listener, Terms
+from xstilts.execute.nearby import brought
 from xstilts.execute.provenance import provenance
+from xstilts.execute.scratch import kept, scratch
 from xstilts.execute.site import Site
+from xstilts.families.snapshot import sha256
 from xstilts.frozen import Json
 from xstilts.plan.fingerprint import STEP_VERSION
 from xstilts.plan.step import Step
 from xstilts.record.artifacts import ArtifactStore, StepPaths
+from xstilts.record.dropped import check_kept, dropped, set_aside
+from xstilts.record.lease import Heartbeat, Lease
 from xstilts.record.schema import Output, Score, Seconds, StepRecord, read_record
-from xstilts.train.loop import Progress, Signal
+from xstilts.train.loop import Interrupted, Progress, Signal
+from xstilts.train.team import Team
 
 ShouldStop = Callable[[], bool]
 
@@ -56,7 +62,14 @@ class Work:
     scratch: Path
     listen: Listener
     should_stop: ShouldStop
-    seconds: dict[str, float] = field(default_factory=lambda: {"load": 0.0, "compute": 0.0, "save": 0.0})
+    terms: Terms = Terms()
+    crew: tuple[Any, ...] = ()
+    """Workers that steps of this step's own may be given to: the trials of a search."""
+    team: Team = Team()
+    """The ranks that train the step together; this process is one of them."""
+    seconds: dict[str, float] = field(
+        default_factory=lambda: {"wait": 0.0, "load": 0.0, "compute": 0.0, "save": 0.0}
+    )
 
     @property
     def paths(self) -> StepPaths:
@@ -81,13 +94,23 @@ class Work:
         return record, StepPaths(key)
 
     def input_files(self, role: str, prefix: str) -> dict[str, Path]:
-        """Local files of an input's outputs whose name starts with `prefix`, by the rest of the name."""
+        """Local files of an input's outputs whose name starts with `prefix`, by the rest of the name.
+
+        Raises:
+            StoreError: one is missing, or is not what was recorded.
+        """
         record, paths = self.input(role)
-        return {
-            name.removeprefix(prefix): self.store.local(f"{paths.root}/{output.path}", self.scratch)
-            for name, output in record.outputs.items()
-            if name.startswith(prefix)
-        }
+        check_kept(self.store, record, prefix)
+        found = {}
+        for name, output in record.outputs.items():
+            if name.startswith(prefix):
+                place = f"{paths.root}/{output.path}"
+                path = self.store.local(place, kept())
+                if path.stat().st_size != output.bytes or sha256(path) != output.sha256:
+                    remedy = "`xstilts store verify --repair` has the step that made it done again"
+                    raise StoreError(f"{place} in {self.store.location} is not what was recorded", remedy)
+                found[name.removeprefix(prefix)] = path
+        return found
 
     def made(self) -> dict[str, Path]:
         """Files of rows that steps made, by the role that `Rows.made_by` names."""
@@ -110,31 +133,65 @@ class Work:
 
 
 def run_step(
-    step: Step, site: Site, attempt: str, listen: Listener, should_stop: ShouldStop = lambda: False
+    step: Step,
+    site: Site,
+    attempt: str,
+    listen: Listener,
+    should_stop: ShouldStop = lambda: False,
+    terms: Terms = Terms(),  # noqa: B008 (frozen)
+    crew: tuple[Any, ...] = (),
+    team: Team = Team(),  # noqa: B008 (frozen)
 ) -> StepRecord:
-    """Does a step and records it; the record is the last write.
+    """Does a step and records it; the record is the last write. One that is recorded already is not done.
 
     Raises:
         XstiltsError: what a person can fix. `train.loop.Interrupted`: asked to stop; a checkpoint is written.
+        Elsewhere: another driver's worker has the step.
     """
+    begun = time.time()
+    store, paths = site.open_store(), StepPaths(step.key)
+    lease = Lease.take(store, paths, attempt, terms.holder, terms.over)
+    if lease is None:
+        raise Elsewhere("another driver's worker began it at the same time")
+    with Heartbeat(lease) as heart, scratch() as folder:
+        recorded = read_record(store, step.key)
+        if recorded is not None:
+            if dropped(store, step.key) is None:
+                return recorded
+            set_aside(store, step.key, "dropped")
+        work = Work(
+            step, site, store, attempt, folder, listen, lambda: heart.lost or should_stop(), terms, crew, team
+        )
+        work.seconds["wait"] = max(0.0, begun - terms.ready) if terms.ready else 0.0
+        try:
+            return _done(work)
+        except Interrupted as problem:
+            if heart.lost:
+                raise Elsewhere("another driver's worker took it over") from problem
+            raise
+
+
+def _done(work: Work) -> StepRecord:
+    """Does the body, publishes what it made, records it."""
     from xstilts.execute.bodies import BODIES
 
     begin = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="xstilts-") as scratch:
-        work = Work(step, site, site.open_store(), attempt, Path(scratch), listen, should_stop)
-        try:
-            outcome = BODIES[step.kind](work)
-            with work.timed("save"):
-                outputs = _publish(work, outcome)
-        except BaseException as problem:
-            _leave_cause(work, problem)
-            if isinstance(problem, OSError | SafetensorError) and _is_full(problem):
-                remedy = "free some space there or set TMPDIR, then run again; finished steps are kept"
-                raise StoreError(f"the scratch folder {scratch} is full", remedy) from problem
-            raise
-        record = _record(work, outcome, outputs, time.monotonic() - begin)
-        if not work.store.create(work.paths.record, record.to_json()):
-            work.note("another attempt was recorded first; its result is used")
+    try:
+        with work.timed("load"):
+            work.site = brought(work.step, work.site)
+        outcome = BODIES[work.step.kind](work)
+        with work.timed("save"):
+            outputs = _publish(work, outcome)
+    except BaseException as problem:
+        _leave_cause(work, problem)
+        if isinstance(problem, OSError | SafetensorError) and _is_full(problem):
+            remedy = "free some space there or set TMPDIR, then run again; finished steps are kept"
+            raise StoreError(f"the scratch folder {work.scratch} is full", remedy) from problem
+        raise
+    record = _record(work, outcome, outputs, time.monotonic() - begin)
+    if not work.store.create(work.paths.record, record.to_json()):
+        work.note("another attempt was recorded first; its result is used")
+        return read_record(work.store, work.step.key) or record
     return record
 
 

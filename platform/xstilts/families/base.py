@@ -87,7 +87,7 @@ class FamilyCode(Protocol):
     """Metrics that `score` returns, the first being the headline when a task names none."""
 
     # Optional: `whole_batches: bool = True` says that the loss compares the members of a batch with each
-    # other, so that a batch is never split (`train.mixture.per_device`).
+    # other, so that a batch is never split (`train.mixture.whole`).
 
     def examples(self, task: Task, rows: Sequence[Mapping[str, Any]]) -> list[Example]:
         """Published rows in the family's words.

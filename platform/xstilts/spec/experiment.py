@@ -166,7 +166,7 @@ class EvaluateSpec(Frozen):
 class Range(Frozen):
     """A closed interval to search in."""
 
-    low: Positive
+    low: Annotated[float, Field(ge=0)]
     high: Positive
 
     @model_validator(mode="after")
@@ -176,33 +176,119 @@ class Range(Frozen):
         return self
 
 
-class SearchSpec(Frozen):
-    """Ray Tune with Optuna's TPE over the target phase, for each intermediate-target pair, on source dev."""
+class Values(Frozen):
+    """What a training setting is searched among: `{low, high}`, or a list of choices."""
 
+    low: Annotated[float, Field(ge=0)] | None = None
+    high: Positive | None = None
+    scale: Literal["linear", "log"] = "linear"
+    """log: every factor between two values is as likely as the same factor elsewhere."""
+    choices: tuple[Any, ...] = ()
+    """Written as a plain list."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _listed(cls, words: Any) -> Any:
+        return {"choices": words} if isinstance(words, list | tuple) else words
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Values:
+        if self.low is None and self.high is None and self.choices:
+            return self
+        if self.low is None or self.high is None or self.choices:
+            raise ValueError("give `low` and `high`, or a list of choices")
+        if self.low >= self.high:
+            raise ValueError(f"low {self.low} must be below high {self.high}")
+        if self.scale == "log" and self.low == 0:
+            raise ValueError("a log scale has no 0: give a `low` above it")
+        return self
+
+
+class SearchSpec(Frozen):
+    """Ray Tune with Optuna's TPE, on source dev: the target phase of each row and trained target, and phase 2
+    of each row that has one."""
+
+    phases: Annotated[tuple[Literal["intermediate", "target"], ...], Field(min_length=1)] = (
+        "intermediate",
+        "target",
+    )
+    """A phase that is not named trains with its settings as they are."""
     trials: Count = 12
     concurrent: Count = 2
+    """Trials of one round. Their settings are suggested together, so this decides results; how many workers
+    there are does not."""
     learning_rate: Range
     """Searched on a log scale."""
-    epochs: tuple[Count, ...]
+    epochs: Annotated[tuple[Positive, ...], Field(min_length=1)]
     """The choices, in ascending order."""
+    space: dict[str, Values] = {}
+    """Any other training setting by name: `warmup: {low: 0, high: 0.2}`, `effective_batch: [16, 32]`,
+    `weight_decay: {low: 1.0e-3, high: 0.1, scale: log}`."""
+    prune: Literal["asha", "none"] = "asha"
+    """asha: a trial ends at 1/4 or 1/2 of its own steps when it is in the worse half of those before it."""
     seed: int = 1000
-    """Of the sampler and of every trial's training; kept apart from `seeds`."""
+    """Of the sampler and of every trial's training; none of `seeds`."""
     targets: tuple[str, ...] = ()
     """() for every trained target."""
+
+    @model_validator(mode="after")
+    def _logarithmic(self) -> SearchSpec:
+        if self.learning_rate.low == 0:
+            raise ValueError(
+                "learning_rate is searched on a log scale, which has no 0: give a `low` above it"
+            )
+        return self
+
+    @property
+    def values(self) -> dict[str, Values]:
+        """Every setting that is searched, by its name among the settings of training."""
+        rate = Values(low=self.learning_rate.low, high=self.learning_rate.high, scale="log")
+        return {"learning_rate": rate, "epochs": Values(choices=self.epochs), **self.space}
+
+
+class BudgetSpec(Frozen):
+    """What a job may spend, all its runs together; then running steps write a checkpoint and the job ends."""
+
+    trials: Count | None = None
+    """Trials of all searches."""
+    accelerator_hours: Positive | None = None
+    money: Positive | None = None
+    """In the currency of `price`."""
+    price: Positive | None = None
+    """Of one accelerator for an hour."""
+
+    @model_validator(mode="after")
+    def _priced(self) -> BudgetSpec:
+        if self.money is not None and self.price is None:
+            raise ValueError("`money` needs `price`, of one accelerator for an hour")
+        return self
 
 
 class ExecutionSpec(Frozen):
     """Where and how it runs. Never identity: a bigger machine finds the same results."""
 
     backend: Literal["ray", "inline"] = "ray"
-    engine: Literal["auto", "warm", "inline"] = "auto"
+    engine: Literal["auto", "ray_train", "warm", "inline"] = "auto"
+    """warm: processes that do one step after another; ray_train: a Ray Train run for each training; auto: on
+    a cluster Ray Train for pretraining, for steps that others start from and for `ranks` above 1."""
     workers: Count = 2
+    """Steps at once."""
     threads: Count = 1
     """CPU threads of each worker."""
+    gpus: Annotated[float, Field(ge=0)] | None = None
+    """Accelerators of each step that wants one, 0.25 for four steps on one; none: one where there are any
+    now. A cluster that begins without nodes has none yet: say how many, or `device: cuda`."""
+    ranks: Count = 1
+    """Processes that train one step together under Ray Train, each with an accelerator of its own."""
+    shard: bool = False
+    """Whether ranks share out weights and optimiser (FSDP2), for encoders that do not fit on one."""
     per_device_batch: Count = 32
     device: Literal["auto", "cpu", "cuda"] = "auto"
     checkpoint_seconds: Positive = 60
     """Between checkpoints of a running step."""
+    hang_seconds: Positive = 1800
+    """A step without any sign of progress for so long is ended and tried again."""
+    budget: BudgetSpec = BudgetSpec()
 
 
 NAME = r"^[a-z0-9][a-z0-9_-]{0,63}$"

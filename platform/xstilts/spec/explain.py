@@ -164,7 +164,9 @@ def _expected(path: Path, kind: str, context: dict[str, Any]) -> str:
         plain = "a task, or " if path[:-1] == ("intermediate",) else ""
         return f"{plain}a section with keys among {', '.join(keys)}"
     return (
-        "a section with a key for each task" if kind == "dict_type" else "a value of the kind the field takes"
+        f"a section with a key for each {'setting' if path[-1:] == ('space',) else 'task'}"
+        if kind == "dict_type"
+        else "a value of the kind the field takes"
     )
 
 

@@ -5,22 +5,41 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Mapping
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from xstilts.errors import StoreError
 from xstilts.record.artifacts import ArtifactStore, StepPaths, report_file
-from xstilts.record.mlflow.live import write_cell
+from xstilts.record.mlflow.hidden import address
+from xstilts.record.mlflow.links import write_links
+from xstilts.record.mlflow.models import attach_model
 from xstilts.record.mlflow.runs import Point, Run, Runs
-from xstilts.record.mlflow.words import CURVED, cell_words, job_words, metrics_of, params_of, step_words
+from xstilts.record.mlflow.telling import brief, write_record_cell
+from xstilts.record.mlflow.words import (
+    CURVED,
+    all_step_words,
+    final,
+    job_store_words,
+    job_words,
+    milliseconds,
+    outcome_words,
+    params_of,
+    store_words,
+)
 from xstilts.record.schema import StepRecord, read_record
 
 
-def rebuild(plan: dict[str, Any], store: ArtifactStore, tracking_uri: str, artifact_root: str | None) -> int:
+def rebuild(
+    plan: dict[str, Any],
+    store: ArtifactStore,
+    tracking_uri: str,
+    artifact_root: str | None,
+    models: bool = False,
+) -> int:
     """Brings the job's experiment up to what the store knows; the number of runs under its parent.
 
     Runs, points and values that are there are left alone, so it can be repeated, and run while a job runs.
+    With `models`, the run of each training has its encoder as `mlflow.transformers` loads one; see `models`.
 
     Raises:
         StoreError: MLflow does not answer or refuses, or a record is damaged.
@@ -29,33 +48,31 @@ def rebuild(plan: dict[str, Any], store: ArtifactStore, tracking_uri: str, artif
     records = {step["label"]: _record(store, step) for step in plan["steps"]}
     try:
         runs = Runs(tracking_uri, artifact_root, job)
+        runs.settle()
         tags, params = job_words(plan)
-        created = _milliseconds(str(plan.get("created", "")))
+        tags |= job_store_words(store.location, job, tags["digest"])
+        created = milliseconds(str(plan.get("created", "")))
         parent = runs.parent(tags["digest"], tags, created)
+        runs.tag(parent, tags)
         runs.params(parent, params)
-        count = 0
-        for label, record in records.items():
-            if record is not None and record.kind in CURVED:
-                if not runs.stands_in(record.key, parent):
-                    _step(runs, parent, plan, label, record, store)
-                count += 1
-        for cell in plan["cells"]:
-            scored = records.get(cell["score"])
-            if scored is not None:
-                name, words = cell_words(cell)
-                metrics, finished = metrics_of(scored.scores), _milliseconds(scored.finished)
-                write_cell(runs, parent, name, words, metrics, finished)
-                count += 1
+        count = _steps(runs, parent, plan, records, store)
+        if models:
+            for record in records.values():
+                if record is not None:
+                    attach_model(runs, record, store, served=artifact_root is None)
+        count += _cells(runs, parent, plan, records, store)
         _reports(runs, parent, store, job)
         if all(records.values()):
-            ends = (_milliseconds(record.finished) for record in records.values() if record)
+            ends = (milliseconds(record.finished) for record in records.values() if record)
             runs.end(parent, "FINISHED", max(ends, default=created))
+        write_links(store, job, tags["digest"], address(tracking_uri), runs, {})
     except StoreError:
         raise
     except Exception as problem:
         remedy = "start it or set MLFLOW_TRACKING_URI, then run this again; the store has everything"
-        reason = (str(problem).strip() or type(problem).__name__).splitlines()[0][:200]
-        raise StoreError(f"MLflow at {tracking_uri} did not take the runs ({reason})", remedy) from problem
+        text = f"MLflow at {address(tracking_uri)} did not take the runs ({brief(problem)})"
+        # Without `from`: the problem's own words may have a password in them, and a traceback prints them.
+        raise StoreError(text, remedy) from None
     return count
 
 
@@ -67,37 +84,60 @@ def history(store: ArtifactStore, record: StepRecord) -> list[Point]:
     for line in (data or b"").splitlines():
         try:
             entry = json.loads(line)
-            at, step = _milliseconds(entry.get("time")), int(entry["step"])
+            at, step = milliseconds(entry.get("time")), int(entry["step"])
             points += [(str(metric), float(value), step, at) for metric, value in entry["metrics"].items()]
         except (ValueError, KeyError, TypeError, AttributeError):
             continue
     return points
 
 
+def _steps(
+    runs: Runs,
+    parent: Run,
+    plan: Mapping[str, Any],
+    records: Mapping[str, StepRecord | None],
+    store: ArtifactStore,
+) -> int:
+    """The runs of all trainings that are recorded; how many."""
+    count = 0
+    for label, (name, tags) in all_step_words(plan).items():
+        record = records[label]
+        if record is not None and record.kind in CURVED:
+            if not runs.stands_in(record.key, parent):
+                _step(runs, parent, record, name, tags, store)
+            count += 1
+    return count
+
+
 def _step(
-    runs: Runs, parent: Run, plan: Mapping[str, Any], label: str, record: StepRecord, store: ArtifactStore
+    runs: Runs, parent: Run, record: StepRecord, name: str, tags: Mapping[str, str], store: ArtifactStore
 ) -> None:
     """The run of one training step: its settings, curves, and final values."""
-    name, tags = step_words(plan, label)
-    finished = _milliseconds(record.finished)
+    finished = milliseconds(record.finished)
     spent = record.seconds.load + record.seconds.compute + record.seconds.save
-    run = runs.step(record.key, name, parent, tags, finished - int(spent * 1000))
+    words = {**tags, **store_words(store.location, record.key), **outcome_words(record, store.location)}
+    run = runs.step(record.key, name, parent, words, finished - int(spent * 1000))
     runs.params(run, params_of(record.identity))
     runs.missing_points(run, history(store, record))
     runs.metrics(run, final(record), finished)
-    runs.tag(run, {"flags": ",".join(record.flags)} if record.flags else {})
     runs.end(run, "FINISHED", finished)
 
 
-def final(record: StepRecord) -> dict[str, float]:
-    """The numbers of a record that belong to the whole step."""
-    spent = {f"seconds/{part}": value for part, value in record.seconds.model_dump().items()}
-    chosen = {
-        f"final/{name}": float(value)
-        for name, value in record.result.items()
-        if isinstance(value, int | float) and not isinstance(value, bool)
-    }
-    return {**spent, **chosen}
+def _cells(
+    runs: Runs,
+    parent: Run,
+    plan: Mapping[str, Any],
+    records: Mapping[str, StepRecord | None],
+    store: ArtifactStore,
+) -> int:
+    """The runs of all cells whose score is recorded; how many."""
+    count = 0
+    for cell in plan["cells"]:
+        scored = records.get(cell["score"])
+        if scored is not None:
+            write_record_cell(runs, parent, cell, scored, store_words(store.location, scored.key))
+            count += 1
+    return count
 
 
 def _reports(runs: Runs, parent: Run, store: ArtifactStore, job: str) -> None:
@@ -112,11 +152,3 @@ def _reports(runs: Runs, parent: Run, store: ArtifactStore, job: str) -> None:
 def _record(store: ArtifactStore, step: Mapping[str, Any]) -> StepRecord | None:
     """The record of a planned step; a step that awaits a search has no key yet."""
     return read_record(store, step["key"]) if step.get("key") else None
-
-
-def _milliseconds(time: str | float | None) -> int:
-    """Milliseconds since 1970 of an ISO 8601 time, or of seconds since 1970; 0 for none."""
-    if not time:
-        return 0
-    seconds = datetime.fromisoformat(time).timestamp() if isinstance(time, str) else float(time)
-    return int(seconds * 1000)

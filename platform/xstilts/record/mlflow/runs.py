@@ -10,20 +10,32 @@ import contextlib
 import os
 import secrets
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from xstilts.record.mlflow.words import NAME, PARAM, TAG, cut, named
+from xstilts.errors import StoreError
+from xstilts.record.mlflow.twins import PARENT, merge
+from xstilts.record.mlflow.words import GAUGE, NAME, PARAM, TAG, cut, named
 
-PARENT = "mlflow.parentRunId"
 BATCH = 1000
 """Metrics MLflow takes in one request."""
 
-_PASSING = {"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "DEADLINE_EXCEEDED"}
+_PASSING = {
+    "INTERNAL_ERROR",
+    "TEMPORARILY_UNAVAILABLE",
+    "REQUEST_LIMIT_EXCEEDED",
+    "RESOURCE_EXHAUSTED",
+    "DEADLINE_EXCEEDED",
+    "ABORTED",
+    "CANCELLED",
+    # What MLflow calls any error of SQLAlchemy, such as a connection that PostgreSQL closed; a request
+    # that is wrong in itself is an INVALID_PARAMETER_VALUE.
+    "BAD_REQUEST",
+}
 
-_ELSEWHERE = ("requests", "urllib3", "sqlalchemy", "sqlite3")
+_ELSEWHERE = ("requests", "urllib3", "sqlalchemy", "sqlite3", "psycopg", "botocore")
 """Libraries whose errors speak of a server or a database, not of what was asked."""
 
 Point = tuple[str, float, int, int]
@@ -42,18 +54,25 @@ class Run:
     """Newest value of each."""
     last: dict[str, int] = field(default_factory=dict)
     """Newest step of each metric that was looked at."""
+    began: int = 0
+    """Milliseconds since 1970."""
 
     @property
     def light(self) -> bool:
         """Stands for a step that another run computed."""
         return "reused" in self.tags
 
+    @property
+    def stands_for(self) -> tuple[str, str]:
+        """What no two runs are to have in common: a key, and for light runs the parent too."""
+        return self.tags.get("key", ""), self.tags.get(PARENT, "") if self.light else ""
+
 
 def passing(problem: Exception) -> bool:
     """Whether trying again later may help: a server that is away, a database that is locked or full."""
     code = getattr(problem, "error_code", None)
     library = type(problem).__module__.partition(".")[0]
-    return code in _PASSING or library in _ELSEWHERE or isinstance(problem, TimeoutError)
+    return code in _PASSING or library in _ELSEWHERE or isinstance(problem, TimeoutError | StoreError)
 
 
 class Runs:
@@ -74,28 +93,49 @@ class Runs:
         self._experiment = self._open(artifact_root)
         self._found: dict[str, list[Run]] | None = None
         self._last: dict[str, dict[str, int]] = {}
+        self._everywhere: list[str] | None = None
+        """Ids of all experiments, once they were asked for."""
+
+    @property
+    def experiment(self) -> str:
+        """Id of the job's experiment."""
+        return self._experiment
+
+    @property
+    def ids(self) -> dict[str, str]:
+        """Key -> id of the run that computed it, or of one that stands for it."""
+        every = [run for runs in self._runs().values() for run in runs]
+        found = {run.tags["key"]: run.id for run in every if run.light}
+        return found | {run.tags["key"]: run.id for run in every if not run.light}
+
+    def answers(self) -> bool:
+        """Whether MLflow answers at all: what it then refuses, it refuses for a reason of its own."""
+        try:
+            self._client.get_experiment(self._experiment)
+        except Exception:
+            return False
+        return True
 
     def parent(self, digest: str, tags: Mapping[str, str], at: int) -> Run:
         """The run of one plan of the job."""
         key = f"{self._job}@{digest}" if digest else self._job
         words = {**tags, "job": self._job, "kind": "job", "key": key}
-        found = self._runs().get(key)
-        return found[0] if found else self._make(self._job, words, at)
+        return self._find(key, lambda run: True) or self._make(self._job, words, at)
 
     def step(self, key: str, name: str, parent: Run, tags: Mapping[str, str], at: int) -> Run:
         """The run that computes `key`; one begun under an earlier plan goes on under this one."""
         words = {"step": name, **tags, "job": self._job, "key": key, PARENT: parent.id}
-        for run in self._runs().get(key, []):
-            if not run.light:
-                self.tag(run, words)
-                return run
-        return self._make(name, words, at)
+        run = self._find(key, lambda run: not run.light)
+        if run is None:
+            return self._make(name, words, at)
+        self.tag(run, words)
+        return run
 
     def reused(self, key: str, name: str, parent: Run, tags: Mapping[str, str], at: int) -> Run:
         """The light run of a step that was there; the run that computed it, where this plan has that one."""
-        for run in self._runs().get(key, []):
-            if run.tags.get(PARENT) == parent.id:
-                return run
+        run = self._find(key, lambda run: run.tags.get(PARENT) == parent.id)
+        if run is not None:
+            return run
         words = {"step": name, **tags, "job": self._job, "key": key, PARENT: parent.id, "reused": "true"}
         if first := self._first(key):
             words["first_run"] = first
@@ -116,7 +156,8 @@ class Runs:
 
     def points(self, run: Run, points: Iterable[Point]) -> None:
         """Adds curve points that lie beyond the newest step of their metric; a resumed step repeats some."""
-        new = [point for point in points if point[2] > run.last.get(named(point[0]), -1)]
+        placed = (_placed(run, point) for point in points)
+        new = [point for point in placed if point[2] > run.last.get(named(point[0]), -1)]
         self._send(run, new)
         for metric, value, step, _ in new:
             run.last[named(metric)] = max(step, run.last.get(named(metric), step))
@@ -161,7 +202,8 @@ class Runs:
     def end(self, run: Run, status: str, at: int) -> None:
         """Ends a run: FINISHED, FAILED or KILLED."""
         if run.status != status:
-            self._client.set_terminated(run.id, status, at)
+            # Records tell whole seconds: the end would lie before the beginning of a step of half a second.
+            self._client.set_terminated(run.id, status, max(at, run.began))
             run.status = status
 
     def attach(self, run: Run, path: Path, folder: str) -> None:
@@ -179,6 +221,15 @@ class Runs:
                 inside = file.parent.relative_to(path) if path.is_dir() else Path()
                 place = (Path(folder) / inside).as_posix()
                 self._client.log_artifact(run.id, str(file), None if place == "." else place)
+
+    def of(self, key: str) -> Run | None:
+        """The run that computed `key` in this job, where there is one."""
+        return self._find(key, lambda run: not run.light)
+
+    def has_artifact(self, run: Run, path: str) -> bool:
+        """Whether a file is among the run's artifacts."""
+        folder = path.rpartition("/")[0]
+        return any(each.path == path for each in self._client.list_artifacts(run.id, folder or None))
 
     def _open(self, artifact_root: str | None) -> str:
         """Id of the experiment named like the job; restored when it was deleted in the UI."""
@@ -214,6 +265,37 @@ class Runs:
             self._found = found
         return self._found
 
+    def _find(self, key: str, fits: Callable[[Run], bool]) -> Run | None:
+        """The run of `key` that fits. Another driver may have made it since the runs were read."""
+        known = self._runs().setdefault(key, [])
+        found = next((run for run in known if fits(run)), None)
+        if found is None:
+            ids = {run.id for run in known}
+            quote = '"' if "'" in key else "'"
+            asked = f"tags.`key` = {quote}{key.replace(quote, '')}{quote}"
+            for each in self._client.search_runs([self._experiment], asked, max_results=100):
+                if each.info.run_id not in ids:
+                    known.append(_known(each, self._last.get(each.info.run_id, {})))
+            found = next((run for run in known if fits(run)), None)
+        return found
+
+    def settle(self) -> None:
+        """Makes one run of those that drivers at work together have made at the same moment.
+
+        MLflow cannot make a run unless there is one. So two drivers may each find none and make one; whoever
+        looks later merges them, and all choose the same one to stay.
+        """
+        self.forget()
+        same: dict[tuple[str, str], list[Run]] = defaultdict(list)
+        for run in (run for runs in self._runs().values() for run in runs):
+            same[run.stands_for].append(run)
+        for twins in same.values():
+            stays, *others = sorted(twins, key=lambda run: (run.began, run.id))
+            for other in others:
+                merge(self._client, stays, other)
+        if any(len(twins) > 1 for twins in same.values()):
+            self.forget()
+
     def forget(self) -> None:
         """Reads the runs anew next time: after a failure a request may have arrived all the same."""
         for run in (run for runs in (self._found or {}).values() for run in runs):
@@ -223,7 +305,7 @@ class Runs:
     def _make(self, name: str, tags: Mapping[str, str], at: int) -> Run:
         words = _tags(tags)
         made = self._client.create_run(self._experiment, start_time=at, tags=words, run_name=cut(name, NAME))
-        run = Run(made.info.run_id, "RUNNING", words, set(), {})
+        run = Run(made.info.run_id, "RUNNING", words, set(), {}, began=at)
         self._runs().setdefault(words["key"], []).append(run)
         return run
 
@@ -232,15 +314,16 @@ class Runs:
         for run in self._runs().get(key, []):
             if not run.light:
                 return run.id
-        others = [each.experiment_id for each in self._client.search_experiments()]
+        if self._everywhere is None:
+            self._everywhere = [each.experiment_id for each in self._client.search_experiments()]
         quoted = key.replace("'", "")
-        for each in self._client.search_runs(others, f"tags.`key` = '{quoted}'", max_results=100):
+        for each in self._client.search_runs(self._everywhere, f"tags.`key` = '{quoted}'", max_results=100):
             if "reused" not in each.data.tags:
                 return str(each.info.run_id)
         return None
 
     def _steps(self, run: Run, metric: str) -> set[int]:
-        """Steps at which a metric has points."""
+        """Steps at which a metric has points; remembers the newest."""
         steps = {int(point.step) for point in self._client.get_metric_history(run.id, metric)}
         run.last[metric] = max(steps, default=-1)
         return steps
@@ -256,7 +339,14 @@ class Runs:
 def _known(found: Any, last: dict[str, int]) -> Run:
     """An MLflow run as ours."""
     info, data = found.info, found.data
-    return Run(info.run_id, info.status, dict(data.tags), set(data.params), dict(data.metrics), last)
+    tags, began = dict(data.tags), info.start_time or 0
+    return Run(info.run_id, info.status, tags, set(data.params), dict(data.metrics), last, began)
+
+
+def _placed(run: Run, point: Point) -> Point:
+    """A gauge's step is the seconds since the run began: a counter would start anew with each attempt."""
+    metric, value, _, at = point
+    return (metric, value, max(0, (at - run.began) // 1000), at) if metric.startswith(GAUGE) else point
 
 
 def _tags(tags: Mapping[str, str]) -> dict[str, str]:
@@ -294,5 +384,7 @@ def _quiet() -> None:
         "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
         "MLFLOW_LOGGING_LEVEL": "CRITICAL",
         "GIT_PYTHON_REFRESH": "quiet",
+        # A line of emoji and address for each run that ends, on the output that a script reads.
+        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     }.items():
         os.environ.setdefault(name, value)

@@ -6,9 +6,13 @@ import os
 import sys
 from pathlib import Path
 
+from xstilts.record.mlflow.hidden import address
+
 
 def where(location: str) -> tuple[str, str | None] | None:
     """Tracking URI and artifact root for the store at `location`; MLFLOW_TRACKING_URI goes first.
+
+    The URI may have a password in it: show `hidden.address` of it.
 
     A server chooses its own artifact root (None). A store that is no folder needs a server: without
     MLFLOW_TRACKING_URI there is no live view of it, and the answer is None.
@@ -20,6 +24,12 @@ def where(location: str) -> tuple[str, str | None] | None:
     root = Path(location).expanduser().absolute()
     # A path, not a file: URI of it: the database and the artifacts are then found by the same words.
     return f"sqlite:///{root / 'mlflow.db'}", str(root / "mlflow-artifacts")
+
+
+def server_address() -> str | None:
+    """Where a browser finds the server that MLFLOW_TRACKING_URI names; None when it names no server."""
+    named = os.environ.get("MLFLOW_TRACKING_URI", "")
+    return address(named) if named.startswith(("http://", "https://")) else None
 
 
 def ui_command(store_root: Path | str, port: int = 5000) -> tuple[list[str], dict[str, str]]:

@@ -1,0 +1,208 @@
+"""What a driver says of itself while it works, and what the store says of a job: `xstilts status`.
+
+The store is the ledger: records say what is done, leases who works on what, attempts what went wrong. A
+driver's file adds what only it knows: what waits, what was given up and why, what was spent.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from xstilts.errors import StoreError
+from xstilts.execute.backends import Event
+from xstilts.execute.orders import Spending
+from xstilts.execute.state import ASKING, Cause, Survey
+from xstilts.plan.graph import Planned
+from xstilts.record.artifacts import ArtifactStore, StepPaths, driver_file
+from xstilts.record.lease import Claim, standing
+
+PACE_SECONDS = 2.0
+"""Between two writings of what changed."""
+
+BEAT_SECONDS = 15.0
+"""Between two writings when nothing did, so that a reader can tell a driver that works from one that died."""
+
+GONE_SECONDS = 90.0
+"""A driver that has said nothing for so long is told of as gone."""
+
+
+def new_driver() -> str:
+    """A name no other driver has, which says where it runs."""
+    return f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
+
+
+@dataclass(slots=True)
+class Ledger:
+    """An observer that keeps this driver's file up to date, from a thread of its own: it never blocks."""
+
+    store: ArtifactStore
+    job: str
+    driver: str
+    spending: Spending
+    slots: Callable[[], int] = lambda: 0
+    _words: dict[str, Any] = field(default_factory=dict)
+    _running: dict[str, dict[str, Any]] = field(default_factory=dict)
+    _notes: dict[str, str] = field(default_factory=dict)
+    _failed: dict[str, dict[str, Any]] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _changed: threading.Event = field(default_factory=threading.Event)
+    _ended: threading.Event = field(default_factory=threading.Event)
+    _thread: threading.Thread | None = None
+
+    def start(self, digest: str) -> None:
+        """Begins to write."""
+        started = time.time()
+        host = {"host": socket.gethostname(), "pid": os.getpid(), "started": started}
+        mine = Claim.here("", "", ())
+        host |= {"boot": mine.boot, "born": mine.born}
+        self._words = {"driver": self.driver, **host, "digest": digest, "state": "running", "why": ""}
+        self._thread = threading.Thread(target=self._work, name="ledger", daemon=True)
+        self._thread.start()
+        self._changed.set()
+
+    def planned(self, survey: Survey) -> None:
+        """The plan has a file of its own."""
+
+    def event(self, event: Event, planned: Planned) -> None:
+        """What runs, waits and failed."""
+        with self._lock:
+            label = event.label
+            match event.what:
+                case "started":
+                    self._notes.pop(label, None)
+                    self._running[label] = {"attempt": event.attempt, "since": event.time, "done": 0.0}
+                case "progress" if label in self._running:
+                    self._running[label]["done"] = round(event.done, 4)
+                case "done":
+                    self._running.pop(label, None)
+                    self._notes.pop(label, None)
+                case "note":
+                    self._notes[label] = event.text
+                    if event.cause is not None:  # an attempt that ended, and is tried again
+                        self._running.pop(label, None)
+                case "failed" if event.cause is Cause.INTERRUPTED:
+                    self._running.pop(label, None)
+                case "failed":
+                    self._running.pop(label, None)
+                    self._failed[label] = {"cause": str(event.cause), "text": event.text[-4000:]}
+        self._changed.set()
+
+    def end(self, state: str, why: str = "") -> None:
+        """Writes the last word: done, failed, interrupted or stopped."""
+        if self._thread is None:
+            return
+        with self._lock:
+            self._words |= {"state": state, "why": why}
+            self._running.clear()
+        self._ended.set()
+        self._changed.set()
+        self._thread.join(10)
+
+    def _work(self) -> None:
+        while True:
+            ended = self._ended.is_set()
+            self._changed.clear()
+            with suppress(StoreError):  # it will be written with the next change
+                self.store.put(driver_file(self.job, self.driver), self._said())
+            if ended:
+                return
+            self._ended.wait(PACE_SECONDS)
+            self._changed.wait(BEAT_SECONDS)
+
+    def _said(self) -> bytes:
+        with self._lock:
+            words = {
+                **self._words,
+                "updated": time.time(),
+                "slots": self.slots(),
+                "spent": self.spending.to_json(),
+                "running": dict(self._running),
+                "notes": dict(self._notes),
+                "failed": dict(self._failed),
+            }
+        return json.dumps(words, indent=1).encode()
+
+
+def status(survey: Survey, store: ArtifactStore) -> dict[str, Any]:
+    """The plan as `plan --json` has it, with what runs, waits, failed and is blocked, and the drivers."""
+    words = survey.to_json()
+    drivers = drivers_of(store, survey.plan.job)
+    failed = _failed(drivers, survey)
+    blocked = survey.plan.blocked_by(set(failed))
+    keys = {planned.label: planned.key for planned in survey.to_run if planned.key is not None}
+    with ThreadPoolExecutor(ASKING) as pool:
+        leases = pool.map(lambda key: _lease(store, key), keys.values())
+        every = {planned.label: planned.key for planned in survey.plan if planned.key is not None}
+        ended = pool.map(lambda key: _attempts(store, key), every.values())
+        running = {label: lease for label, lease in zip(keys, leases, strict=True) if lease is not None}
+        attempts = dict(zip(every, ended, strict=True))
+    told = {label: each for driver in drivers for label, each in driver["running"].items()}
+    notes = {label: text for driver in drivers if driver["alive"] for label, text in driver["notes"].items()}
+    for step in words["steps"]:
+        label = step["label"]
+        step["attempts"] = attempts.get(label, [])
+        step["cause"] = None
+        if step["state"] == "recorded":
+            continue
+        if label in running:
+            step |= {
+                "state": "running",
+                "done": told.get(label, {}).get("done", 0.0),
+                "lease": running[label],
+            }
+        elif label in failed:
+            step |= {"state": "failed", "cause": failed[label]["cause"], "text": failed[label]["text"]}
+        elif label in blocked:
+            step |= {"state": "blocked", "cause": f"{blocked[label]} failed"}
+        step["note"] = notes.get(label, "")
+    states = [step["state"] for step in words["steps"]]
+    words["totals"] |= {word: states.count(word) for word in ("running", "failed", "blocked")}
+    words["totals"] |= {word: states.count(word) for word in ("to_run", "awaits")}
+    words["drivers"] = drivers
+    return words
+
+
+def drivers_of(store: ArtifactStore, job: str) -> list[dict[str, Any]]:
+    """What each driver of the job last said, the newest last; `alive` by how long ago that was."""
+    found = []
+    for name in store.list(driver_file(job)):
+        with suppress(ValueError):
+            words = json.loads(store.read(name) or b"null")
+            if isinstance(words, dict) and {"driver", "updated", "started", "state"} <= words.keys():
+                heard = time.time() - float(words["updated"])
+                claim = Claim(boot=words.get("boot", ""), pid=words.get("pid", 0), born=words.get("born", 0))
+                words["alive"] = words["state"] == "running" and heard < GONE_SECONDS and not claim.is_gone
+                found.append({"running": {}, "notes": {}, "failed": {}, **words})
+    return sorted(found, key=lambda words: float(words["started"]))
+
+
+def _failed(drivers: list[dict[str, Any]], survey: Survey) -> dict[str, dict[str, Any]]:
+    """Label -> cause and text, of steps that the newest driver gave up."""
+    newest: Mapping[str, Any] = drivers[-1]["failed"] if drivers else {}
+    return {label: dict(why) for label, why in newest.items() if label not in survey.recorded}
+
+
+def _lease(store: ArtifactStore, key: str) -> dict[str, Any] | None:
+    """Who works on the step; None for nobody, or a process of this machine that is gone."""
+    data = standing(store, StepPaths(key))
+    claim = Claim() if data is None else Claim.parse(data)
+    return None if data is None or claim.is_gone else asdict(claim)
+
+
+def _attempts(store: ArtifactStore, key: str) -> list[dict[str, Any]]:
+    """The attempts of a step that ended without a record, oldest first, each with its cause."""
+    found = []
+    for name in store.list(StepPaths(key).attempts):
+        with suppress(ValueError):
+            found.append(dict(json.loads(store.read(name) or b"{}")))
+    return found

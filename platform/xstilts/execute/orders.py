@@ -1,0 +1,130 @@
+"""What people ask of a running driver, and what it has spent: values, and the file that orders lie in."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from xstilts.errors import StoreError
+from xstilts.plan.graph import Planned
+from xstilts.plan.step import SearchBody
+from xstilts.record.artifacts import ArtifactStore, driver_file, orders_file
+from xstilts.spec.experiment import BudgetSpec, ExecutionSpec
+
+Stop = Literal["", "checkpoint", "now"]
+
+
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """What is asked; the empty one asks for nothing."""
+
+    stop: Stop = ""
+    workers: int | None = None
+    """Steps at once."""
+    budget: BudgetSpec | None = None
+
+    def to_json(self) -> bytes:
+        """As stored."""
+        budget = self.budget.model_dump(mode="json") if self.budget else None
+        words = {"stop": self.stop, "workers": self.workers, "budget": budget, "written": time.time()}
+        return json.dumps(words).encode()
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Orders:
+        """Reads what `to_json` wrote; nothing is asked by what cannot be understood."""
+        try:
+            words = json.loads(data)
+            stop: Stop = words["stop"] if words["stop"] in ("checkpoint", "now") else ""
+            budget = BudgetSpec.model_validate(words["budget"]) if words["budget"] else None
+            return cls(stop, words["workers"] and int(words["workers"]), budget)
+        except (ValueError, KeyError, TypeError):
+            return cls()
+
+
+class Inbox:
+    """The orders of one job, as one driver reads them: an order to stop that was there before it began is
+    not meant for it."""
+
+    def __init__(self, store: ArtifactStore, job: str, submitted: bool) -> None:
+        """`submitted`: what was asked beside stopping, before the driver began, is meant for it."""
+        self._store, self._name, self._submitted = store, orders_file(job), submitted
+        self._old = store.read(self._name)
+
+    def __call__(self) -> Orders:
+        """What is asked now; nothing while the store is away."""
+        with suppress(StoreError):
+            data = self._store.read(self._name)
+            if data is not None:
+                orders = Orders.from_json(data)
+                if data != self._old:
+                    return orders
+                return Orders("", orders.workers, orders.budget) if self._submitted else Orders()
+        return Orders()
+
+
+@dataclass(slots=True)
+class Spending:
+    """What a job has spent, this run and those before."""
+
+    before: float = 0.0
+    """Accelerator-seconds of earlier drivers."""
+    seconds: float = 0.0
+    """Accelerator-seconds of this one."""
+    trials: dict[str, int] = field(default_factory=dict)
+    """Search -> its trials that have ended, by whichever driver: one that goes on counts those before too."""
+    _at: float | None = None
+
+    def count(self, busy: Collection[Planned], execution: ExecutionSpec) -> None:
+        """Adds the time since the last call, for steps that are running now."""
+        now = time.monotonic()
+        passed = 0.0 if self._at is None else now - self._at
+        self._at = now
+        self.seconds += passed * sum(accelerators(planned, execution) for planned in busy)
+
+    def over(self, budget: BudgetSpec) -> str:
+        """Which budget is spent, in words; "" while none is."""
+        hours = (self.before + self.seconds) / 3600
+        trials = sum(self.trials.values())
+        if budget.accelerator_hours is not None and hours >= budget.accelerator_hours:
+            return f"its budget of {budget.accelerator_hours:g} accelerator-hours is spent"
+        if budget.money is not None and hours * (budget.price or 0.0) >= budget.money:
+            return f"its budget of {budget.money:g} is spent"
+        if budget.trials is not None and trials >= budget.trials:
+            return f"its budget of {budget.trials} trials is spent"
+        return ""
+
+    def to_json(self) -> dict[str, Any]:
+        """As a driver's file has it: seconds of this driver alone."""
+        return {"accelerator_seconds": round(self.seconds, 1), "trials": dict(self.trials)}
+
+    @classmethod
+    def of_job(cls, store: ArtifactStore, job: str) -> Spending:
+        """What earlier drivers of the job spent."""
+        told = [_spent(store.read(name)) for name in store.list(driver_file(job))]
+        seconds = sum(float(each.get("accelerator_seconds", 0.0)) for each in told)
+        trials: dict[str, int] = {}
+        for each in told:
+            for search, count in dict(each.get("trials") or {}).items():
+                trials[search] = max(trials.get(search, 0), int(count))
+        return cls(before=seconds, trials=trials)
+
+
+def accelerators(planned: Planned, execution: ExecutionSpec) -> float:
+    """How many a running step holds; a machine without any counts as one for each step."""
+    if planned.kind == "score" or planned.step is None:
+        return 0.0
+    each = execution.gpus if execution.gpus is not None else 1.0
+    if isinstance(planned.step.body, SearchBody):
+        return each * min(execution.workers, planned.step.body.concurrent)
+    return each * (execution.ranks if planned.kind in ("train", "pretrain") else 1)
+
+
+def _spent(data: bytes | None) -> Mapping[str, Any]:
+    with suppress(ValueError, AttributeError):
+        found = json.loads(data or b"{}").get("spent", {})
+        return found if isinstance(found, dict) else {}
+    return {}

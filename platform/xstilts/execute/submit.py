@@ -1,0 +1,163 @@
+"""Jobs on a Ray cluster: `jobs/drive.py` as a Ray Job, whose table is a hint: the store is the truth.
+
+What goes to the cluster is the package, the name of the job and where its store lies. Keys do not: nodes have
+their own (an instance role, a secret of Kubernetes); an environment of Ray's can be read by whoever sees it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import shlex
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from xstilts.errors import ClusterError
+from xstilts.execute.cluster import import_ray
+
+Package = Literal["upload", "here", "installed"]
+"""How nodes come by the package: uploaded with the job; from the folder it is run from, which they see too
+(one machine, a shared disk); or because their image has it."""
+
+SOURCE = Path(__file__).resolve().parents[2]
+"""The folder that holds the package."""
+
+DRIVE = "from xstilts.cli.main import main; main()"
+"""What the Ray Job runs where jobs/drive.py does not lie beside the package."""
+
+PASSED_ON = (
+    "XSTILTS_S3_SSE",
+    "XSTILTS_S3_KMS_KEY",
+    "AWS_REGION",
+    "AWS_DEFAULT_REGION",
+    "AWS_ENDPOINT_URL_S3",
+    "AWS_ENDPOINT_URL",
+    "OMP_NUM_THREADS",
+)
+"""Of the submitter's environment: where things are, never a key to them."""
+
+ACTIVE = ("PENDING", "RUNNING")
+POLL_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a cluster is asked to drive."""
+
+    job: str
+    store: str
+    data: str | None = None
+    package: Package = "upload"
+
+
+class Submissions:
+    """The jobs of one cluster."""
+
+    def __init__(self, address: str) -> None:
+        """`address`: of the cluster's dashboard, http://HOST:8265.
+
+        Raises:
+            ClusterError: nobody answers there, or not to this token.
+        """
+        _check_address(address)
+        import_ray()
+        sdk = importlib.import_module("ray.job_submission")
+        self._address = address
+        try:
+            self._client: Any = sdk.JobSubmissionClient(address)
+        except Exception as problem:  # requests' errors, RuntimeError, ConnectionError: one meaning
+            raise self._refused(problem) from None
+
+    def submit(self, asked: Asked) -> tuple[str, bool]:
+        """(submission id, whether it is new): a job that is being driven already is not driven twice."""
+        running = [each for each in self.of_job(asked) if str(each.status) in ACTIVE]
+        if running:
+            return str(running[-1].submission_id), False
+        count = len(self.of_job(asked)) + 1
+        words = {"xstilts_job": asked.job, "xstilts_store": asked.store}
+        command, environment = _drive(asked)
+        try:
+            made = self._client.submit_job(
+                entrypoint=command,
+                submission_id=f"xstilts-{asked.job}-{count}-{int(time.time())}",
+                runtime_env=environment,
+                metadata=words,
+            )
+        except Exception as problem:
+            raise self._refused(problem) from None
+        return str(made), True
+
+    def of_job(self, asked: Asked) -> list[Any]:
+        """Ray's own records of what drove the job on this store, oldest first."""
+        try:
+            found = self._client.list_jobs()
+        except Exception as problem:
+            raise self._refused(problem) from None
+        words = {"xstilts_job": asked.job, "xstilts_store": asked.store}
+        mine = [each for each in found if words.items() <= (each.metadata or {}).items()]
+        return sorted(mine, key=lambda each: each.start_time or 0)
+
+    def logs(self, submission: str, follow: bool) -> Iterator[str]:
+        """What its driver printed, in pieces. Following ends with the job, not with a lost connection."""
+        seen = 0
+        while True:
+            status = str(self._client.get_job_status(submission))
+            with suppress(ConnectionError, RuntimeError):
+                text = self._client.get_job_logs(submission)
+                yield text[seen:]
+                seen = max(seen, len(text))
+            if not follow or status not in ACTIVE:
+                return
+            time.sleep(POLL_SECONDS)
+
+    def status(self, submission: str) -> str:
+        """PENDING, RUNNING, SUCCEEDED, FAILED or STOPPED."""
+        return str(self._client.get_job_status(submission))
+
+    def kill(self, submission: str) -> None:
+        """Ends its driver, and with it every worker; their last checkpoints are kept."""
+        self._client.stop_job(submission)
+
+    def _refused(self, problem: Exception) -> ClusterError:
+        text = str(problem).strip()
+        if "401" in text or "403" in text or "nauthorized" in text or "token" in text.lower():
+            remedy = "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH to the file with the cluster's token"
+            return ClusterError(f"the cluster at {self._address} does not accept this token", remedy)
+        first = text.splitlines()[0][:200] if text else type(problem).__name__
+        remedy = "give the address of its dashboard, such as http://127.0.0.1:8265, and check that it is up"
+        return ClusterError(f"the cluster at {self._address} did not take it ({first})", remedy)
+
+
+def _check_address(address: str) -> None:
+    parts = urlsplit(address)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ClusterError(f"{address!r} is no address of a dashboard", "write http://HOST:8265")
+    if parts.password:
+        raise ClusterError(
+            "the cluster's address holds a password", "leave it out: RAY_AUTH_TOKEN_PATH names a token"
+        )
+
+
+def _drive(asked: Asked) -> tuple[str, dict[str, Any]]:
+    """The command of the Ray Job, and its environment."""
+    words = [asked.job, "--store", asked.store, *(["--data", asked.data] if asked.data else [])]
+    here = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    tracking = os.environ.get("MLFLOW_TRACKING_URI", "")
+    if tracking.startswith("http") and not urlsplit(tracking).password:
+        here["MLFLOW_TRACKING_URI"] = tracking
+    if asked.package == "here":
+        script = SOURCE.parent / "jobs" / "drive.py"
+        program = [sys.executable, str(script)] if script.is_file() else [sys.executable, "-c", DRIVE]
+        return shlex.join([*program, *(words if script.is_file() else ["drive", *words])]), {
+            "env_vars": {**here, "PYTHONPATH": str(SOURCE)}
+        }
+    environment: dict[str, Any] = {"env_vars": here}
+    if asked.package == "upload":
+        environment["py_modules"] = [str(SOURCE / "xstilts")]
+    return shlex.join(["python", "-c", DRIVE, "drive", *words]), environment
