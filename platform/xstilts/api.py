@@ -24,7 +24,7 @@ from xstilts.execute.state import Survey, chosen_values, survey
 from xstilts.families import snapshot
 from xstilts.plan.expand import Missing, expand
 from xstilts.plan.graph import Plan
-from xstilts.record.artifacts import job_file, orders_file, plan_file, report_file
+from xstilts.record.artifacts import job_file, plan_file, report_file
 from xstilts.spec.experiment import BudgetSpec
 from xstilts.tasks import suites
 
@@ -134,7 +134,7 @@ def run(
         spending=spending,
     )
     runner.failed_languages.update(damaged)
-    ledger = Ledger(job.store, name, driver, spending)
+    ledger = Ledger(job.store, name, driver, spending, lambda: runner.slots)
     state, why = "failed", "it ended by an error of its own"
     try:
         if first.to_run:
@@ -193,7 +193,7 @@ def submit(
     Raises:
         ClusterError: there is no cluster, or nodes of one would not see the job's store.
     """
-    from xstilts.execute.orders import Orders
+    from xstilts.execute.orders import order
     from xstilts.execute.submit import Asked, Submissions
 
     name = job.file.experiment.name
@@ -204,8 +204,9 @@ def submit(
         raise ClusterError(problem, f"{remedy}, or --package here where they see this machine's folders")
     look(job, explain=False)  # what cannot be planned is told here, not by a job that fails there
     job.store.put(job_file(name), job.file.text.encode())
-    if workers is not None or budget is not None:
-        job.store.put(orders_file(name), Orders("", workers, budget).to_json())
+    asked = {"workers": workers, "budget": budget}
+    if given := {word: value for word, value in asked.items() if value is not None}:
+        order(job.store, name, **given)
     data = job.site.data
     return submissions.submit(Asked(name, job.store.location, data, package))
 
@@ -230,11 +231,11 @@ def cancel(job: Job, address: str | None = None, now: bool = False) -> bool:
     """Asks whoever drives the job to stop: running steps write a checkpoint, or with `now` are killed.
     False when nobody drives it. With `address`, `now` also ends the Ray Job."""
     from xstilts.execute.ledger import drivers_of
-    from xstilts.execute.orders import Orders
+    from xstilts.execute.orders import order
 
     name = job.file.experiment.name
     alive = [words for words in drivers_of(job.store, name) if words["alive"]]
-    job.store.put(orders_file(name), Orders("now" if now else "checkpoint").to_json())
+    order(job.store, name, stop="now" if now else "checkpoint")
     if now and address:
         from xstilts.execute.submit import ACTIVE, Asked, Submissions
 
@@ -278,14 +279,15 @@ def results(job: Job) -> pandas.DataFrame:
     return frame(stored_plan(job), job.store)
 
 
-def export_mlflow(job: Job) -> int:
-    """Rebuilds the job's runs in MLflow from the store; how many there are. Twice makes no second ones."""
+def export_mlflow(job: Job, models: bool = False) -> int:
+    """Rebuilds the job's runs in MLflow from the store; how many there are. Twice makes no second ones. With
+    `models`, kept encoders can be loaded by `mlflow.transformers.load_model("runs:/RUN/model")`."""
     from xstilts.record.mlflow import rebuild
 
     tracking = _tracking(job)
     if tracking is None:
         raise StoreError("there is no MLflow to export to", "set MLFLOW_TRACKING_URI")
-    return rebuild(stored_plan(job), job.store, *tracking)
+    return rebuild(stored_plan(job), job.store, *tracking, models=models)
 
 
 def export_xtreme(

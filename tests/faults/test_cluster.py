@@ -29,14 +29,14 @@ LONGER = """\
 name: longer
 world: {seed: 1}
 pretrain:
-  {data: world, vocabulary: 500, layers: 1, width: 16, heads: 2, length: 32, batch: 32, steps: 500,
+  {data: world, vocabulary: 500, layers: 1, width: 16, heads: 2, length: 32, batch: 32, steps: 2000,
    learning_rate: 2.0e-3, sentences: 200}
 intermediate: [none]
 targets: [world_tagging]
 languages: [w0, w1]
 seeds: [1, 2]
 train:
-  target: {learning_rate: 1.0e-3, epochs: 6, effective_batch: 32, max_length: 32}
+  target: {learning_rate: 1.0e-3, epochs: 130, effective_batch: 32, max_length: 32}
 evaluate: {split: test, first: 20, selection: {first: 20}}
 execution: {engine: warm, workers: 2, threads: 1, gpus: 1, checkpoint_seconds: 0.5}
 """
@@ -174,7 +174,8 @@ def test_all_nodes_lost_at_once(
     for node in nodes:
         stack.ray.cluster.kill_node(node)
     causes = job.check(undisturbed)
-    assert causes["lost worker"] + causes["preempted"] == 2, causes
+    # A third, if the driver tried a node that was dead already and not known to be.
+    assert causes["lost worker"] + causes["preempted"] >= 2 and causes["lost worker"] <= 2, causes
 
 
 def test_the_autoscaler_takes_a_node_in_use(
@@ -195,8 +196,8 @@ def test_a_preemption_notice_leaves_a_checkpoint_in_time(
     job = submitted(text=text)
     assert stack.ray is not None
     cluster = stack.ray.cluster
-    job.until(lambda: any(step["state"] == "running" for step in job.status()["steps"]))
-    time.sleep(2)  # into its steps; there is no checkpoint to see before the notice
+    # Into its steps; there is no checkpoint to see before the notice.
+    job.until(lambda: any(step.get("done", 0) > 0.1 for step in job.status()["steps"]))
     (pid,) = [int(step["lease"]["pid"]) for step in job.status()["steps"] if step["state"] == "running"]
     (node,) = [node for node in cluster.nodes() if pid in {noted.pid for noted in cluster.workers(node)}]
     cluster.drain(node, 8)

@@ -363,10 +363,18 @@ def test_two_drivers_of_one_job_make_one_run_of_each(server: str, tmp_path: Path
     assert len(links["cells"]) == 8
 
 
+def told(server: str, job: str, name: str) -> int:
+    """Points of a run's curve so far."""
+    from mlflow.tracking import MlflowClient
+
+    found = MlflowClient(server).get_experiment_by_name(job) and runs_of(server, job)
+    return len(curve(server, found[name], "loss")) if found and name in found else 0
+
+
 def test_a_driver_that_was_killed_is_followed_by_one_that_repeats_some(server: str, tmp_path: Path) -> None:
     with driver(server, "killed", 0, 150, 0.0, tmp_path) as process:
         assert process.stdout is not None and process.stdout.readline() == "here\n"
-        time.sleep(2)
+        until(lambda: told(server, "killed", "t") == 150)
         process.kill()
     with driver(server, "killed", 120, 200, 0.0, tmp_path) as process:
         assert process.communicate("end\n", timeout=90)[0].splitlines() == ["here", "[]"]

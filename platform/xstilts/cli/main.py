@@ -179,9 +179,12 @@ def ui(
     port: Annotated[int, typer.Option(min=1, max=65535, help="On this machine only.")] = 5000,
 ) -> None:
     """Open the MLflow page of a store on this machine."""
-    from xstilts.record.mlflow import ui_command
+    from xstilts.record.mlflow import server_address, ui_command
 
     named = store or os.environ.get("XSTILTS_STORE") or api.DEFAULT_STORE
+    if (server := server_address()) and not (Path(named) / "mlflow.db").is_file():
+        console.print(f"MLflow on {server}", highlight=False)
+        return
     if "://" in named:
         raise XstiltsError(
             f"{named} has no MLflow of its own", "open the server that MLFLOW_TRACKING_URI names in a browser"
@@ -200,9 +203,14 @@ def ui(
 
 
 @export.command("mlflow")
-def export_mlflow(job: JobPath, store: Store = None, data: Data = None) -> None:
+def export_mlflow(
+    job: JobPath,
+    store: Store = None,
+    data: Data = None,
+    models: Annotated[bool, typer.Option("--models", help="Make kept encoders loadable by MLflow.")] = False,
+) -> None:
     """Rebuild the job's MLflow runs from the store; twice makes no second ones."""
-    count = api.export_mlflow(api.open_job(job, store, data))
+    count = api.export_mlflow(api.open_job(job, store, data), models)
     console.print(f"{count} runs are in MLflow", highlight=False)
 
 

@@ -108,6 +108,8 @@ class Progress:
 
     def event(self, event: Event, planned: Planned) -> None:
         """News of a step."""
+        if event.what == "gauges":
+            return
         if event.what == "started":
             self._running[event.label] = (0.0, {}, time.monotonic())
         elif event.what == "progress":

@@ -20,8 +20,9 @@ class Event:
     """News of a running step."""
 
     label: str
-    what: Literal["started", "progress", "rung", "done", "failed", "note"]
-    """rung: a value at a share of the work where a search may prune; `metrics` has it."""
+    what: Literal["started", "progress", "rung", "gauges", "done", "failed", "note"]
+    """rung: a value at a share of the work where a search may prune; `metrics` has it. gauges: how busy the
+    node is whose name is `text`."""
     attempt: str = ""
     done: float = 0.0
     """Share of the step's work, 0 to 1."""

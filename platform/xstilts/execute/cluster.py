@@ -138,7 +138,8 @@ def shortage(ray: Any, shape: Mapping[str, float]) -> str:
         if {name: need for name, need in request.resources_bundle.items() if need} == wanted:
             return f"no node that this cluster may launch has {words}"
     failed = [str(each.reason).strip() for each in state.failed_instance_requests if each.reason]
-    return f"nodes cannot be launched ({failed[-1].splitlines()[0][:200]})" if failed else ""
+    why = f" ({failed[-1].splitlines()[0][:200]})" if failed else ""
+    return f"no node with {words} is there, and none has come yet{why}"
 
 
 def _autoscaling(ray: Any) -> Any:

@@ -186,7 +186,7 @@ class TrialRun:
         mine = [event for event in news.events if event.attempt == attempt]
         for event in mine:
             self._pass_on(event)
-        return bool(mine)
+        return any(event.what != "gauges" for event in mine)
 
     def _pass_on(self, event: Event) -> None:
         metrics = dict(event.metrics)

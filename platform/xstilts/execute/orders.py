@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from xstilts.errors import StoreError
@@ -43,6 +43,13 @@ class Orders:
             return cls(stop, words["workers"] and int(words["workers"]), budget)
         except (ValueError, KeyError, TypeError):
             return cls()
+
+
+def order(store: ArtifactStore, job: str, **changed: Any) -> None:
+    """Asks something of whoever drives `job`, by fields of `Orders`; what was asked before of other things
+    stays asked, but an order to stop is for once."""
+    before = Orders.from_json(store.read(orders_file(job)) or b"")
+    store.put(orders_file(job), replace(before, **{"stop": "", **changed}).to_json())
 
 
 class Inbox:

@@ -221,7 +221,8 @@ class RayBackend:
         for event in news.events:
             if event.label == job.step.label and event.attempt == job.attempt:
                 job.started = True
-                job.progressed = time.monotonic()
+                if event.what != "gauges":  # its own thread tells them, whether the step goes on or not
+                    job.progressed = time.monotonic()
                 self._listen(event)
 
     def _end(self, reference: Any) -> None:
@@ -271,7 +272,10 @@ class RayBackend:
     def _ask_to_stop(self, job: _Job, cause: Cause) -> None:
         if job.ended_by is None:
             job.ended_by = cause
-            job.member.actor.stop.remote()
+            if job.started:
+                job.member.actor.stop.remote()
+            else:
+                self._dismiss(job.member)  # it may have no place yet, and there is nothing to keep
 
     def _look(self) -> None:
         """Nodes that are about to go, workers that hang, steps that wait for a place, workers not needed."""

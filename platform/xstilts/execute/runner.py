@@ -110,6 +110,8 @@ class Runner:
     """Label of a step that another driver's worker has -> when to look again."""
     ready_since: dict[str, float] = field(default_factory=dict)
     asked_at: float = 0.0
+    slots: int = 0
+    """Steps at once, as the backend has it now."""
 
     def run(self) -> Result:
         """Until everything is recorded, failed or blocked; or until Ctrl-C, which leaves checkpoints."""
@@ -197,6 +199,7 @@ class Runner:
         orders = self.orders()
         if orders.workers is not None:
             backend.slots = orders.workers
+        self.slots = backend.slots
         over = self.spending.over(orders.budget or self.execution.budget)
         if orders.stop or over:
             self.stopped_by = over or "it was cancelled"

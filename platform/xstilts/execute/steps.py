@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 
 from xstilts.errors import StoreError, XstiltsError
 from xstilts.execute.backends import Elsewhere, Event, Listener, Terms
+from xstilts.execute.gauges import gauged
 from xstilts.execute.nearby import brought
 from xstilts.execute.provenance import provenance
 from xstilts.execute.scratch import kept, scratch
@@ -121,6 +122,11 @@ class Work:
         """Tells people something that changes nothing, such as a torn checkpoint that was passed over."""
         self.listen(Event(self.step.label, "note", self.attempt, text=text, time=time.time()))
 
+    def gauge(self, values: tuple[tuple[str, float], ...], node: str) -> None:
+        """Tells how busy the node is."""
+        now = time.time()
+        self.listen(Event(self.step.label, "gauges", self.attempt, metrics=values, time=now, text=node))
+
     def report(self, progress: Progress, metrics: dict[str, float]) -> Signal:
         """The loop's reporter: passes progress on and brings back whether to stop."""
         self.tell(progress.step / max(progress.steps, 1), metrics, progress.step)
@@ -179,7 +185,8 @@ def _done(work: Work) -> StepRecord:
     try:
         with work.timed("load"):
             work.site = brought(work.step, work.site)
-        outcome = BODIES[work.step.kind](work)
+        with gauged(work.gauge):
+            outcome = BODIES[work.step.kind](work)
         with work.timed("save"):
             outputs = _publish(work, outcome)
     except BaseException as problem:

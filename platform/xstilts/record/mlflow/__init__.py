@@ -3,7 +3,7 @@
 `LiveView` streams while a job runs; `rebuild` makes the same runs from the store's records alone;
 `ui_command` opens them. One experiment per job name; in it one parent run per plan, with a nested
 run for each training step and each cell of the table. Importing this imports no MLflow (1.4 s):
-only `runs` does, when its first run is asked for.
+`runs` does, when its first run is asked for, and `twins` and `models`, which it or an export calls.
 """
 
 from xstilts.record.mlflow.export import rebuild

@@ -22,10 +22,10 @@ News = dict[str, Any]
 """One thing to be told, as JSON has it; `what` says which. Curve points: `key` and `points`."""
 
 MEMORY = 20_000
-"""Weight kept in memory at most, some 5 MB; half of it is reached before anything goes to a file."""
+"""Weight kept in memory at most, 8 MB measured; beyond half of it, the oldest go to a file."""
 
 SEGMENT_BYTES, SPILL_BYTES = 4_000_000, 64_000_000
-"""Of one file, and of all: a million points, which a training of 24 hours at ten points a second has."""
+"""Of one file, and of all: a million points: 24 hours of training at twelve points a second."""
 
 PAUSE = 0.05
 """Seconds between two looks at whether memory is half full."""

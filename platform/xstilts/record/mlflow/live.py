@@ -39,7 +39,10 @@ _LINKS = 30.0
 
 
 class LiveView:
-    """One run of one job in MLflow. All methods may be called from any thread; each takes some 5 µs."""
+    """One run of one job in MLflow. All methods may be called from any thread.
+
+    A call takes 2 µs for points and 30 µs for the settings of a step, whether MLflow is there or not.
+    """
 
     def __init__(
         self,

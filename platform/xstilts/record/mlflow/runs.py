@@ -1,4 +1,4 @@
-"""The runs of one job, found by their tags or made: the only module that imports MLflow.
+"""The runs of one job, found by their tags or made: the module that speaks to MLflow.
 
 Uses a client with explicit run ids, never MLflow's global "active run", and every method may be
 repeated after a failure: runs are found before they are made, points that are there are not sent again.
