@@ -17,11 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from xstilts.errors import ClusterError, DataError, ModelError, StoreError, UnknownName, XstiltsError
-from xstilts.execute.jobs import DEFAULT_STORE, Job, open_job, open_stored
+from xstilts.execute.jobs import DEFAULT_STORE, Job, open_job, open_stored, unlike
 from xstilts.execute.site import Site, is_bucket
 from xstilts.execute.sources import LocalSources
 from xstilts.execute.state import Survey, chosen_values, survey
-from xstilts.families import snapshot
 from xstilts.plan.expand import Missing, expand
 from xstilts.plan.graph import Plan
 from xstilts.record.artifacts import job_file, plan_file, report_file
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
     import pandas
 
     from xstilts.execute.backends import Backend, Event, Listener
-    from xstilts.execute.runner import Failure, Observer, Result
+    from xstilts.execute.runner import Failure, Observer, Result, Runner
     from xstilts.execute.submission import Submission
     from xstilts.execute.submit import Package
     from xstilts.plan.graph import Planned
@@ -42,6 +41,7 @@ __all__ = [
     "DEFAULT_STORE",
     "Job",
     "cancel",
+    "exit_code",
     "export_mlflow",
     "export_xtreme",
     "logs",
@@ -106,35 +106,22 @@ def run(
     Raises:
         XstiltsError: the job cannot be planned or the store not written; steps that fail are in the result.
     """
-    from xstilts.execute.ledger import Ledger, new_driver
-    from xstilts.execute.orders import Inbox, Spending
-    from xstilts.execute.runner import Runner
+    from xstilts.execute.ledger import Ledger
 
     first = look(job, explain=False)
     ahead = [planned.step for planned in first.to_run if planned.step is not None]
     # Files in a bucket are looked at by the worker that fetches them.
     damaged = {} if job.remote else LocalSources(job.file.experiment, job.data).check(ahead)
-    watching, notes = [_PlanFile(job), *observers], _unlike(job)
+    watching, notes = [_PlanFile(job), *observers], unlike(job)
     view = _live_view(job, first.plan) if live and first.to_run else None
     if view is not None:
         from xstilts.execute.live import LiveRuns
 
         watching.append(LiveRuns(view, job.store))
-    name, driver = job.file.experiment.name, new_driver()
-    spending = Spending.of_job(job.store, name)
-    runner = Runner(
-        job.store,
-        lambda failed: plan(job, failed),
-        _starter(job.site, address),
-        job.site.execution,
-        watching,
-        driver=driver,
-        on_cluster=address is not None,
-        orders=Inbox(job.store, name, submitted),
-        spending=spending,
-    )
+    runner = _runner(job, watching, address, submitted)
     runner.failed_languages.update(damaged)
-    ledger = Ledger(job.store, name, driver, spending, lambda: runner.slots)
+    name = job.file.experiment.name
+    ledger = Ledger(job.store, name, runner.driver, runner.spending, lambda: runner.slots)
     state, why = "failed", "it ended by an error of its own"
     try:
         if first.to_run:
@@ -143,6 +130,9 @@ def run(
         result = runner.run()
         state = "done" if result.complete else "interrupted" if result.interrupted else "failed"
         why = result.stopped_by
+    except KeyboardInterrupt:
+        state, why = "interrupted", "Ctrl-C, twice"
+        raise
     finally:
         ledger.end(state, why)
         if view is not None:
@@ -150,6 +140,26 @@ def run(
             notes += view.close()
     failed = tuple(_placed(job, failure) for failure in result.failed)
     return replace(result, failed=failed), notes
+
+
+def _runner(job: Job, watching: Sequence[Observer], address: str | None, submitted: bool) -> Runner:
+    """A driver of the job, with a name of its own, that heeds orders and knows what was spent before."""
+    from xstilts.execute.ledger import new_driver
+    from xstilts.execute.orders import Inbox, Spending
+    from xstilts.execute.runner import Runner
+
+    name = job.file.experiment.name
+    return Runner(
+        job.store,
+        lambda failed: plan(job, failed),
+        _starter(job.site, address),
+        job.site.execution,
+        watching,
+        driver=new_driver(),
+        on_cluster=address is not None,
+        orders=Inbox(job.store, name, submitted),
+        spending=Spending.of_job(job.store, name),
+    )
 
 
 def status(job: Job) -> dict[str, Any]:
@@ -227,6 +237,13 @@ def logs(job: Job, address: str, follow: bool = False) -> Iterator[str]:
     return submissions.logs(str(found[-1].submission_id), follow)
 
 
+def exit_code(address: str, submission: str) -> int:
+    """How the driver of an ended submission ended, by the codes of the commands."""
+    from xstilts.execute.submit import Submissions
+
+    return Submissions(address).code(submission)
+
+
 def cancel(job: Job, address: str | None = None, now: bool = False) -> bool:
     """Asks whoever drives the job to stop: running steps write a checkpoint, or with `now` are killed.
     False when nobody drives it. With `address`, `now` also ends the Ray Job."""
@@ -236,12 +253,13 @@ def cancel(job: Job, address: str | None = None, now: bool = False) -> bool:
     name = job.file.experiment.name
     alive = [words for words in drivers_of(job.store, name) if words["alive"]]
     order(job.store, name, stop="now" if now else "checkpoint")
-    if now and address:
+    if address:
         from xstilts.execute.submit import ACTIVE, Asked, Submissions
 
         submissions = Submissions(address)
         for each in submissions.of_job(Asked(name, job.store.location)):
-            if str(each.status) in ACTIVE:
+            # One that has not begun takes the order for one that was there before it.
+            if str(each.status) == "PENDING" or now and str(each.status) in ACTIVE:
                 submissions.kill(str(each.submission_id))
     return bool(alive)
 
@@ -354,20 +372,6 @@ class _PlanFile:
 
     def event(self, event: Event, planned: Planned) -> None:
         """Steps change no plan."""
-
-
-def _unlike(job: Job) -> list[str]:
-    """A note for each row whose checkpoint has another shape than the job's model, where both are here."""
-    experiment = job.file.experiment
-    model = experiment.model and snapshot.find(experiment.model.name, job.data)
-    notes = []
-    for row in experiment.intermediate:
-        folder = row.checkpoint and snapshot.find(row.checkpoint.name, job.data)
-        different = snapshot.unlike(folder, model) if folder and model else {}
-        if different:
-            told = ", ".join(f"{name} {one} and not {other}" for name, (one, other) in different.items())
-            notes.append(f"the checkpoint of row {row.label} is not of the job's model ({told})")
-    return notes
 
 
 def _placed(job: Job, failure: Failure) -> Failure:

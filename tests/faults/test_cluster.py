@@ -70,7 +70,7 @@ class Submitted:
     """A job on the cluster, on a store of its own."""
 
     def __init__(self, stack: Stack, folder: Path, text: str = LONGER) -> None:
-        self.stack, self.file = stack, folder / "longer.yaml"
+        self.stack, self.file = stack, folder / "job.yaml"
         self.file.write_text(text)
         self.location = f"s3://xstilts/{uuid.uuid4().hex[:8]}"
         self.store = open_store(self.location, checked=True)

@@ -16,7 +16,10 @@ from xstilts.train.loop import Interrupted
 
 RESET = RuntimeError("[gloo/transport/tcp/pair.cc:537] Read error [127.0.0.1]:1: Connection reset by peer")
 RAY: Any = SimpleNamespace(
-    exceptions=SimpleNamespace(OutOfMemoryError=type("OutOfMemoryError", (Exception,), {}))
+    exceptions=SimpleNamespace(
+        OutOfMemoryError=type("OutOfMemoryError", (Exception,), {}),
+        RayTaskError=type("RayTaskError", (Exception,), {"__module__": "ray.exceptions"}),
+    )
 )
 
 
@@ -54,6 +57,12 @@ def test_the_first_cause_is_told(said: tuple[Exception, ...], cause: Cause) -> N
 def test_a_node_that_was_taken_is_nobodys_fault() -> None:
     problem = _cause(RAY, failed(RESET, gone(preempted=True)))
     assert isinstance(problem, Preempted) and problem.preempted
+
+
+def test_a_set_up_that_went_wrong_would_go_wrong_again() -> None:
+    outer = type("ControllerError", (Exception,), {"__module__": "ray.train"})("controller error")
+    outer.controller_failure = RAY.exceptions.RayTaskError("no NCCL built in")  # type: ignore[attr-defined]
+    assert classify(_cause(RAY, outer)) is Cause.BUG
 
 
 def test_what_train_itself_failed_of_is_a_loss_and_a_bug_keeps_its_traceback() -> None:

@@ -40,7 +40,7 @@ def submit(
     data: Data = None,
     max_concurrent: Annotated[int | None, typer.Option(min=1, help="Steps at once.")] = None,
     budget: Annotated[
-        float | None, typer.Option(min=0, help="Accelerator-hours that all runs of the job may take.")
+        float | None, typer.Option(min=0.001, help="Accelerator-hours that all runs of the job may take.")
     ] = None,
     package: Annotated[
         Package | None,
@@ -60,8 +60,8 @@ def submit(
         console.print(f"{name} is running it already and goes on, with what was asked now", highlight=False)
     if wait:
         _print_log(opened, cluster, follow=True)
-    else:
-        console.print(f"  xstilts status {job}      xstilts logs -f {job}", style="dim", highlight=False)
+        raise typer.Exit(api.exit_code(cluster, name))
+    console.print(f"  xstilts status {job}      xstilts logs -f {job}", style="dim", highlight=False)
 
 
 def status(job: JobPath, store: Store = None, data: Data = None, as_json: AsJson = False) -> None:

@@ -47,8 +47,9 @@ class LocalRay:
     def __init__(self, cpus: int) -> None:
         # Sockets below it must have names of at most 107 characters, which rules out a deep TMPDIR.
         base = Path(tempfile.gettempdir())
-        short = base if len(str(base)) < 30 else Path("/tmp")
+        short = base if len(str(base)) <= 15 else Path("/tmp")
         sweep(short)
+        self._others = {child.pid for child in psutil.Process().children(recursive=True)}
         self._folder = own_folder(short)
         self._before = os.environ.get("RAY_TMPDIR")
         os.environ["RAY_TMPDIR"] = str(self._folder)
@@ -72,7 +73,8 @@ class LocalRay:
 
     def close(self) -> None:
         """Ends every process of the cluster and removes its folder."""
-        children = psutil.Process().children(recursive=True)
+        every = psutil.Process().children(recursive=True)
+        children = [child for child in every if child.pid not in self._others]
         with suppress(Exception):
             self.ray.shutdown()
         _, left = psutil.wait_procs(children, timeout=5)
@@ -99,8 +101,12 @@ class SharedRay:
             ClusterError: there is none, or it does not let this process in.
         """
         self.ray = import_ray()
+        # Ray Train's cleaner of placement groups looks for the cluster by this variable, or by a file that a
+        # node with a temporary folder of its own lacks; without it groups of dead runs hold their nodes.
+        known = os.environ.get("RAY_ADDRESS", "") if address == "auto" else address
+        told = {"env_vars": {"RAY_ADDRESS": known}} if known and "://" not in known else None
         try:
-            self.ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+            self.ray.init(address=address, runtime_env=told, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, RuntimeError, ValueError) as problem:
             first = str(problem).strip().partition("\n")[0]
             remedy = "start one (infra/local/stack.py), or run the job without --address"

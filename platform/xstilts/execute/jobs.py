@@ -9,6 +9,7 @@ from typing import Any
 
 from xstilts.errors import StoreError
 from xstilts.execute.site import Site, is_bucket, open_store
+from xstilts.families import snapshot
 from xstilts.record.artifacts import ArtifactStore, job_file
 from xstilts.spec.load import JobFile, load, parse
 
@@ -77,3 +78,17 @@ def _data(store: ArtifactStore, named: str | None) -> dict[str, Any]:
         return {"data": None}
     beside = Path(store.location) / "mirror"
     return {"data": beside if beside.is_dir() else None}
+
+
+def unlike(job: Job) -> list[str]:
+    """A note for each row whose checkpoint has another shape than the job's model, where both are here."""
+    experiment = job.file.experiment
+    model = experiment.model and snapshot.find(experiment.model.name, job.data)
+    notes = []
+    for row in experiment.intermediate:
+        folder = row.checkpoint and snapshot.find(row.checkpoint.name, job.data)
+        different = snapshot.unlike(folder, model) if folder and model else {}
+        if different:
+            told = ", ".join(f"{name} {one} and not {other}" for name, (one, other) in different.items())
+            notes.append(f"the checkpoint of row {row.label} is not of the job's model ({told})")
+    return notes

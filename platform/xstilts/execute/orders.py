@@ -92,15 +92,15 @@ class Spending:
         self._at = now
         self.seconds += passed * sum(accelerators(planned, execution) for planned in busy)
 
-    def over(self, budget: BudgetSpec) -> str:
-        """Which budget is spent, in words; "" while none is."""
+    def over(self, budget: BudgetSpec, searching: bool = True) -> str:
+        """Which budget is spent, in words; "" while none is. Trials count while a search is `searching`."""
         hours = (self.before + self.seconds) / 3600
         trials = sum(self.trials.values())
         if budget.accelerator_hours is not None and hours >= budget.accelerator_hours:
             return f"its budget of {budget.accelerator_hours:g} accelerator-hours is spent"
         if budget.money is not None and hours * (budget.price or 0.0) >= budget.money:
             return f"its budget of {budget.money:g} is spent"
-        if budget.trials is not None and trials >= budget.trials:
+        if searching and budget.trials is not None and trials >= budget.trials:
             return f"its budget of {budget.trials} trials is spent"
         return ""
 

@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from xstilts.errors import ClusterError
 from xstilts.execute.backends import Event, Listener, Terms, new_attempt
 from xstilts.execute.cluster import HEAD, Cluster, LocalRay, SharedRay, draining, node_kinds, shortage
 from xstilts.execute.site import Site
@@ -96,6 +97,7 @@ class RayBackend:
         self._stop_at: float | None = None
         self._told = False
         self._looked = 0.0
+        self._heard = time.monotonic()
 
     def room(self, step: Step) -> bool:
         """Whether enough slots are free."""
@@ -175,17 +177,27 @@ class RayBackend:
         there = max((kind.get("GPU", 0.0) for kind in node_kinds(self._ray)), default=0.0)
         if self._cluster.shared and execution.device == "cuda":
             return 1.0  # one will come, though no node that has one may be there yet
+        if self._cluster.shared and not any(kind.get("CPU") for kind in node_kinds(self._ray)):
+            problem = "the cluster has no node yet, so whether it will have accelerators is not known"
+            raise ClusterError(problem, "write `device: cuda` or `device: cpu` under execution")
         # Steps at once share what a machine of one's own has; whole ones are asked of a cluster.
         return min(1.0, there if self._cluster.shared else there / max(self.slots, 1))
 
     def _member(self, step: Step, shape: Mapping[str, float], returns: bool = False) -> _Member:
         fitting = [each for each in self._idle if (each.shape, each.returns) == (shape, returns)]
         if not fitting:
+            self._make_place(shape)
             return self._new_member(shape, returns)
         wanted = {*step.inputs.values()}
         best = max(fitting, key=lambda member: len(member.did & wanted))
         self._idle.remove(best)
         return best
+
+    def _make_place(self, shape: Mapping[str, float]) -> None:
+        """Ends idle workers that hold what a new one needs: on a machine of one's own nothing else would."""
+        for each in [each for each in self._idle if any(each.shape.get(name) for name in shape)]:
+            self._idle.remove(each)
+            self._dismiss(each)
 
     def _new_member(self, shape: Mapping[str, float], returns: bool) -> _Member:
         own = {name: need for name, need in shape.items() if name not in ("CPU", "GPU")}
@@ -212,7 +224,7 @@ class RayBackend:
             news: News = self._ray.get(job.asked)
         except self._ray.exceptions.RayError:
             return  # its run has ended in the same way, which says more
-        job.asked = None
+        job.asked = job.member.actor.news.remote()
         job.answered = time.monotonic()
         self._pass_on(job, news)
 
@@ -282,6 +294,11 @@ class RayBackend:
         leaving = draining(self._ray) if self._cluster.shared else frozenset()
         now = time.monotonic()
         hang = self._site.execution.hang_seconds
+        # While this process itself was stopped, or waited for a store, nobody was asked: that is no silence.
+        deaf = max(0.0, now - self._heard - SLOW_SECONDS)
+        self._heard = now
+        for job in self._running.values():
+            job.answered, job.progressed = job.answered + deaf, job.progressed + deaf
         for job in self._running.values():
             if job.member.node in leaving:
                 self._ask_to_stop(job, Cause.PREEMPTED)

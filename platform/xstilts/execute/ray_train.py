@@ -13,17 +13,18 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from xstilts.errors import TrainingError
 from xstilts.execute import steps
 from xstilts.execute.backends import Event, Listener, Terms, WorkersLost, classify
-from xstilts.execute.cluster import draining, import_ray, node_kinds
+from xstilts.execute.cluster import draining, import_ray, node_kinds, shortage
 from xstilts.execute.nearby import brought
 from xstilts.execute.scratch import scratch
 from xstilts.execute.site import Site
@@ -124,10 +125,16 @@ def run_step(
     ray = import_ray()
     bundle = _bundle(ray, site)
     mailbox = ray.remote(num_cpus=0, max_restarts=0)(Mailbox).remote()
+
+    def tell(note: str) -> None:
+        """That it lives and waits, and why."""
+        what: Literal["note", "progress"] = "note" if note else "progress"
+        listen(Event(step.label, what, attempt, time=time.time(), text=note))
+
     try:
         with _passed_on(ray, mailbox, listen, should_stop) as leaving, scratch() as folder:
             while True:
-                _await_places(ray, bundle, site, should_stop)
+                _await_places(ray, bundle, site, should_stop, tell)
                 problem = _fit(Order(step, site, attempt, terms, mailbox), bundle, folder)
                 if problem is None or not _is_late(problem):
                     break
@@ -156,15 +163,34 @@ def _bundle(ray: Any, site: Site) -> dict[str, float]:
     return bundle
 
 
-def _await_places(ray: Any, bundle: dict[str, float], site: Site, should_stop: Callable[[], bool]) -> None:
+def _collectives(bundle: dict[str, float]) -> str:
+    """How ranks talk to each other; a torch built for CPUs has no NCCL, whatever its node counts as a GPU."""
+    import torch
+
+    return "nccl" if "GPU" in bundle and torch.distributed.is_nccl_available() else "gloo"
+
+
+def _await_places(
+    ray: Any,
+    bundle: dict[str, float],
+    site: Site,
+    should_stop: Callable[[], bool],
+    tell: Callable[[str], None],
+) -> None:
     """Until all ranks have a place: Train itself could not be stopped while it waits, and would wait 60 s."""
     from ray.util.placement_group import placement_group, remove_placement_group
 
     places = placement_group([bundle] * site.execution.ranks, strategy="PACK")
+    said = ""
     try:
         while not places.wait(POLL_SECONDS):
             if should_stop():
                 raise Interrupted("stopped before it began")
+            tell("")
+            short = shortage(ray, bundle)
+            if short and short != said:
+                said = short
+                tell(f"waits for a place: {short}")
     finally:
         remove_placement_group(places)
 
@@ -178,7 +204,7 @@ def _fit(order: Order, bundle: dict[str, float], folder: Path) -> Exception | No
     trainer = TorchTrainer(
         _rank,
         train_loop_config={"order": order},
-        torch_config=TorchConfig(timeout_s=COLLECTIVE_SECONDS),
+        torch_config=TorchConfig(_collectives(bundle), timeout_s=COLLECTIVE_SECONDS),
         scaling_config=train.ScalingConfig(
             num_workers=order.site.execution.ranks,
             use_gpu="GPU" in bundle,
@@ -319,6 +345,9 @@ def _cause(ray: Any, problem: Exception) -> BaseException:
     for one in lost:
         if "running low on memory" in str(one) or isinstance(one, ray.exceptions.OutOfMemoryError):
             return MemoryError(f"the host ran out of memory, and one of the ranks was ended ({_first(one)})")
+    tasks = [one for one in lost if isinstance(one, ray.exceptions.RayTaskError)]
+    if tasks and not found and not any(_follows(one) for one in tasks):
+        return RuntimeError(str(tasks[0]))  # Train's own set-up went wrong, and would again
     if any(getattr(one, "preempted", False) for one in lost):
         return Preempted("the node of one of the ranks was taken away")
     if lost:

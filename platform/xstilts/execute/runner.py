@@ -22,7 +22,7 @@ from xstilts.plan.graph import Plan, Planned
 from xstilts.record.artifacts import ArtifactStore, StepPaths
 from xstilts.record.dropped import is_whole
 from xstilts.record.lease import Dead, Held, Watch
-from xstilts.spec.experiment import ExecutionSpec
+from xstilts.spec.experiment import BudgetSpec, ExecutionSpec
 
 POLL_SECONDS = 0.2
 """How long to wait for news before looking again; a step of the quickstart takes seconds."""
@@ -95,8 +95,8 @@ class Runner:
     spending: Spending = field(default_factory=Spending)
     watch: Watch = field(default_factory=Watch)
     survey: Survey = field(init=False)
-    busy: dict[str, float] = field(default_factory=dict)
-    """Label -> when its attempt was submitted, on the driver's clock."""
+    busy: dict[str, str] = field(default_factory=dict)
+    """Label -> key that is being made; a new plan may have another by then."""
     failures: dict[str, Failure] = field(default_factory=dict)
     seen: Counter[tuple[str, Cause]] = field(default_factory=Counter)
     ran: list[str] = field(default_factory=list)
@@ -110,6 +110,8 @@ class Runner:
     """Label of a step that another driver's worker has -> when to look again."""
     ready_since: dict[str, float] = field(default_factory=dict)
     asked_at: float = 0.0
+    began: set[str] = field(default_factory=set)
+    """Labels of steps that a worker has begun."""
     slots: int = 0
     """Steps at once, as the backend has it now."""
 
@@ -147,9 +149,16 @@ class Runner:
             self.ready_since.setdefault(planned.label, time.time())
             if not backend.room(planned.step) or time.monotonic() < self.elsewhere.get(planned.label, 0.0):
                 continue
-            free, over = self._is_free(planned)
+            try:
+                free, over = self._is_free(planned)
+            except StoreError as problem:
+                # Steps that run outlast an outage; with none there is nothing to wait for.
+                if not self.busy:
+                    raise
+                self._tell(Event(planned.label, "note", text=str(problem), time=time.time()), planned)
+                return
             if free:
-                self.busy[planned.label] = time.monotonic()
+                self.busy[planned.label] = planned.step.key
                 backend.submit(planned.step, self._terms(planned, over))
 
     def _is_free(self, planned: Planned) -> tuple[bool, bytes | None]:
@@ -192,21 +201,23 @@ class Runner:
     def _mind(self, backend: Backend) -> None:
         """Counts what is spent, and does what people asked for meanwhile."""
         steps = self.survey.plan.steps
-        self.spending.count([steps[label] for label in self.busy], self.execution)
-        if time.monotonic() - self.asked_at < ORDERS_SECONDS or self.stopping:
+        # What waits for a place costs nothing.
+        self.spending.count([steps[label] for label in self.busy if label in self.began], self.execution)
+        if time.monotonic() - self.asked_at < ORDERS_SECONDS:
             return
         self.asked_at = time.monotonic()
         orders = self.orders()
         if orders.workers is not None:
             backend.slots = orders.workers
         self.slots = backend.slots
-        over = self.spending.over(orders.budget or self.execution.budget)
-        if orders.stop or over:
+        searching = any(planned.kind == "search" for planned in self.survey.to_run)
+        over = self.spending.over(_merged(orders.budget, self.execution.budget), searching)
+        if (orders.stop or over) and not self.stopping:
             self.stopped_by = over or "it was cancelled"
             self.stopping = True
             backend.stop()
-            if orders.stop == "now":
-                self.busy.clear()
+        if orders.stop == "now":
+            self.busy.clear()
 
     def _look(self) -> None:
         self.survey = survey(self.replan(self.failed_languages), self.store)
@@ -224,10 +235,16 @@ class Runner:
         if event.what == "progress" and planned.kind == "search":
             self.spending.trials[event.label] = event.step
         self._tell(event, planned)
+        if event.what == "started":
+            self.began.add(event.label)
+        elif event.what in ("done", "failed", "note") and event.label not in self.busy:
+            self.began.discard(event.label)
         if event.what == "done":
-            self.busy.pop(event.label, None)
+            self.began.discard(event.label)
+            made = self.busy.pop(event.label, planned.key)
             self.ran.append(event.label)
-            self._recorded(planned)
+            if made == planned.key:
+                self._recorded(planned)
 
     def _recorded(self, planned: Planned) -> None:
         self.survey = Survey(self.survey.plan, self.survey.recorded | {planned.label})
@@ -275,7 +292,7 @@ class Runner:
     def _without(self, problem: LanguageError) -> bool:
         """Plans anew without the language; False where the target then has none."""
         if problem.place in self.failed_languages:
-            return False
+            return True  # by another step that read it, begun before the plan went without
         self.failed_languages[problem.place] = problem.problem
         try:
             self._look()
@@ -305,6 +322,12 @@ class Runner:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def _merged(asked: BudgetSpec | None, own: BudgetSpec) -> BudgetSpec:
+    """The job file's budget, with what was asked for since in its place."""
+    given = {} if asked is None else asked.model_dump(exclude_none=True)
+    return own.model_copy(update=given)
 
 
 def _note(event: Event, text: str) -> Event:

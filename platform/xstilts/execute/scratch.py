@@ -7,6 +7,7 @@ read is fetched once by each worker.
 from __future__ import annotations
 
 import atexit
+import hashlib
 import os
 import shutil
 import tempfile
@@ -15,7 +16,8 @@ from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 
-import psutil
+from xstilts.errors import StoreError
+from xstilts.record.lease import Claim
 
 PREFIX = "xstilts-"
 RAY = "xst-"
@@ -42,39 +44,53 @@ def kept() -> Path:
 
 def own_folder(place: Path) -> Path:
     """A folder with a short name for this process's Ray, which `sweep` removes if the process was killed."""
-    pid = os.getpid()
-    folder = place / f"{RAY}{pid}-{int(psutil.Process(pid).create_time() * 100)}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    return folder
+    return _made(place / f"{RAY}{_name(os.getpid())}")
 
 
 def sweep(place: Path | None = None) -> None:
-    """Removes the folders of processes of this machine that ended without doing so."""
+    """Removes the folders of processes that ended without doing so; those of this start of this machine and
+    this table of processes alone, for of others nobody here can tell."""
     place = place or Path(tempfile.gettempdir())
-    for folder in [*place.glob(f"{PREFIX}*-*"), *place.glob(f"{RAY}*-*")]:
-        pid, _, created = folder.name.removeprefix(PREFIX).removeprefix(RAY).partition("-")
-        if pid.isdigit() and created.isdigit() and not _lives(int(pid), int(created)):
-            shutil.rmtree(folder, ignore_errors=True)
+    here = Claim.here("", "", ())
+    for folder in [*place.glob(f"{PREFIX}*-*-*"), *place.glob(f"{RAY}*-*-*")]:
+        pid, _, rest = folder.name.removeprefix(PREFIX).removeprefix(RAY).partition("-")
+        born, _, boot = rest.partition("-")
+        if boot != _short(here.boot) or not pid.isdigit():
+            continue
+        with suppress(ValueError):  # not a folder of ours
+            if Claim(boot=here.boot, pid=int(pid), born=int(born, 16)).is_gone:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _name(pid: int) -> str:
+    """Of this process: its number, when it began in the kernel's ticks, and of which start of which machine.
+    Not the time of day, which moves when a clock is set."""
+    mine = Claim.here("", "", ())
+    return f"{pid}-{mine.born:x}-{_short(mine.boot)}"
+
+
+def _short(boot: str) -> str:
+    return hashlib.sha256(boot.encode()).hexdigest()[:4]
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.lstat().st_uid != os.getuid() or folder.is_symlink():
+        raise StoreError(f"{folder} is somebody else's", "remove it, or set TMPDIR to a folder of your own")
+    return folder
 
 
 @lru_cache(maxsize=1)
 def _own(pid: int) -> Path:
     """By the process's number and when it began: a fork has its own."""
     sweep()
-    folder = Path(tempfile.gettempdir()) / f"{PREFIX}{pid}-{int(psutil.Process(pid).create_time() * 100)}"
-    folder.mkdir(mode=0o700, exist_ok=True)
+    folder = _made(Path(tempfile.gettempdir()) / f"{PREFIX}{_name(pid)}")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
 
 
 def _kept(own: Path) -> Path:
     return own / "kept"
-
-
-def _lives(pid: int, created: int) -> bool:
-    with suppress(psutil.NoSuchProcess):
-        return abs(int(psutil.Process(pid).create_time() * 100) - created) <= 1
-    return False
 
 
 def _trim(folder: Path) -> None:

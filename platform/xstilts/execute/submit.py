@@ -12,7 +12,6 @@ import shlex
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -38,12 +37,16 @@ PASSED_ON = (
     "AWS_DEFAULT_REGION",
     "AWS_ENDPOINT_URL_S3",
     "AWS_ENDPOINT_URL",
+    "MLFLOW_TRACKING_URI",
     "OMP_NUM_THREADS",
 )
 """Of the submitter's environment: where things are, never a key to them."""
 
 ACTIVE = ("PENDING", "RUNNING")
 POLL_SECONDS = 1.0
+
+DEAF_SECONDS = 60.0
+"""For which a log is still followed when the cluster does not answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,24 +108,39 @@ class Submissions:
 
     def logs(self, submission: str, follow: bool) -> Iterator[str]:
         """What its driver printed, in pieces. Following ends with the job, not with a lost connection."""
-        seen = 0
+        seen, deaf_since = 0, None
         while True:
-            status = str(self._client.get_job_status(submission))
-            with suppress(ConnectionError, RuntimeError):
+            try:
+                status = str(self._client.get_job_status(submission))
                 text = self._client.get_job_logs(submission)
+            except (OSError, RuntimeError) as problem:  # requests' errors are OSErrors
+                deaf_since = deaf_since or time.monotonic()
+                if not follow or time.monotonic() - deaf_since > DEAF_SECONDS:
+                    raise self._refused(problem) from None
+            else:
+                deaf_since = None
                 yield text[seen:]
                 seen = max(seen, len(text))
-            if not follow or status not in ACTIVE:
-                return
+                if not follow or status not in ACTIVE:
+                    return
             time.sleep(POLL_SECONDS)
 
-    def status(self, submission: str) -> str:
-        """PENDING, RUNNING, SUCCEEDED, FAILED or STOPPED."""
-        return str(self._client.get_job_status(submission))
+    def code(self, submission: str) -> int:
+        """The exit code of a driver that has ended; 1 where Ray does not know it."""
+        try:
+            found = self._client.get_job_info(submission)
+        except (OSError, RuntimeError) as problem:
+            raise self._refused(problem) from None
+        if found.driver_exit_code is not None:
+            return int(found.driver_exit_code)
+        return 0 if str(found.status) == "SUCCEEDED" else 1
 
     def kill(self, submission: str) -> None:
         """Ends its driver, and with it every worker; their last checkpoints are kept."""
-        self._client.stop_job(submission)
+        try:
+            self._client.stop_job(submission)
+        except (OSError, RuntimeError) as problem:
+            raise self._refused(problem) from None
 
     def _refused(self, problem: Exception) -> ClusterError:
         text = str(problem).strip()
@@ -148,9 +166,8 @@ def _drive(asked: Asked) -> tuple[str, dict[str, Any]]:
     """The command of the Ray Job, and its environment."""
     words = [asked.job, "--store", asked.store, *(["--data", asked.data] if asked.data else [])]
     here = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
-    tracking = os.environ.get("MLFLOW_TRACKING_URI", "")
-    if tracking.startswith("http") and not urlsplit(tracking).password:
-        here["MLFLOW_TRACKING_URI"] = tracking
+    # An address may hold a password or a token; nodes then have it from elsewhere.
+    here = {name: value for name, value in here.items() if "://" not in value or "@" not in value}
     if asked.package == "here":
         script = SOURCE.parent / "jobs" / "drive.py"
         program = [sys.executable, str(script)] if script.is_file() else [sys.executable, "-c", DRIVE]
