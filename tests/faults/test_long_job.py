@@ -18,7 +18,15 @@ from fault_kit import Bench, records, results
 from infra.local.stack import Stack
 from test_cluster import Submitted
 
-pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.s3]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.cluster,
+    pytest.mark.s3,
+    pytest.mark.timeout(1800),
+    pytest.mark.skipif(
+        "XSTILTS_LONG" not in os.environ, reason="takes 10 minutes: set XSTILTS_LONG=1"
+    ),
+]
 
 JOB = Path(__file__).resolve().parents[2] / "jobs" / "cluster_look.yaml"
 
