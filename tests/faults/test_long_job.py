@@ -23,9 +23,7 @@ pytestmark = [
     pytest.mark.cluster,
     pytest.mark.s3,
     pytest.mark.timeout(1800),
-    pytest.mark.skipif(
-        "XSTILTS_LONG" not in os.environ, reason="takes 10 minutes: set XSTILTS_LONG=1"
-    ),
+    pytest.mark.skipif("XSTILTS_LONG" not in os.environ, reason="takes 10 minutes: set XSTILTS_LONG=1"),
 ]
 
 JOB = Path(__file__).resolve().parents[2] / "jobs" / "cluster_look.yaml"
