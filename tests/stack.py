@@ -7,8 +7,10 @@ settings: what talks to a stack is a process of its own, started with `env=stack
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -47,6 +49,18 @@ def make_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StackMaker]
     yield make
     for stack in made:
         Stack.at(stack.folder).stop()
+
+
+@contextmanager
+def store_seen_here(stack: Stack) -> Iterator[None]:
+    """Lets this process open the stack's store, and nothing else of it: see above."""
+    before = dict(os.environ)
+    os.environ.update({name: value for name, value in stack.environment.items() if name.startswith("AWS_")})
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 @pytest.fixture(scope="module")

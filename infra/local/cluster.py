@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from infra.local.processes import Noted, marked
+from infra.local.processes import Noted, kill_all, marked
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +71,7 @@ class Cluster:
         Raises:
             TimeoutError: some do not go.
         """
-        until = time.monotonic() + seconds
-        while there := self.processes():
-            for noted in there:
-                noted.send(signal.SIGKILL)
-                noted.wait(0.0)
-            if time.monotonic() > until:
-                raise TimeoutError(f"these do not end: {' '.join(str(noted.pid) for noted in there)}")
-            time.sleep(0.05)
+        kill_all(self.processes, seconds)
 
     def workers(self, node: str) -> list[Noted]:
         """The processes of a node that run tasks and actors now; Ray titles them ray::Class.method."""

@@ -19,7 +19,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from infra.local.processes import Noted, begin, free_port, keep, kept
+from infra.local.processes import Noted, begin, free_port, keep, kept, pid_of
 
 _PROGRAMS = Path("/usr/lib/postgresql")
 """Debian and Ubuntu keep the programs of each version here, off the path."""
@@ -96,8 +96,7 @@ class Postgres:
     @property
     def pid(self) -> int | None:
         """Number of the server's first process, if it runs."""
-        noted = Noted.read(self._note)
-        return noted.pid if noted is not None and noted.runs else None
+        return pid_of(self._note)
 
     def send(self, number: signal.Signals) -> None:
         """To the first process: SIGKILL is a crash, SIGQUIT an immediate stop, SIGSTOP lets nobody new in."""

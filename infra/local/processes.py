@@ -15,7 +15,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -151,14 +151,29 @@ def marked(folder: Path, **more: object) -> list[Noted]:
     return found
 
 
+def pid_of(note: Path) -> int | None:
+    """Number of the process that a note is about, if it runs."""
+    noted = Noted.read(note)
+    return noted.pid if noted is not None and noted.runs else None
+
+
 def kill_marked(folder: Path, seconds: float = 20.0) -> None:
     """Kills all of them, and what they start meanwhile, until none is left.
 
     Raises:
         TimeoutError: some do not go.
     """
+    kill_all(lambda: marked(folder), seconds)
+
+
+def kill_all(found: Callable[[], list[Noted]], seconds: float = 20.0) -> None:
+    """Kills the processes that `found` gives, and those that it gives then, until it gives none.
+
+    Raises:
+        TimeoutError: some do not go.
+    """
     until = time.monotonic() + seconds
-    while there := marked(folder):
+    while there := found():
         for noted in there:
             noted.send(signal.SIGKILL)
             noted.wait(0.0)

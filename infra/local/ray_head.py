@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from infra.local.cluster import Cluster
-from infra.local.processes import MARK, Noted, free_port, inherited, keep, kept, marked
+from infra.local.processes import MARK, free_port, inherited, keep, kept, marked, pid_of
 
 REPO = Path(__file__).resolve().parents[2]
 
@@ -134,8 +134,7 @@ class Head:
     @property
     def pid(self) -> int | None:
         """Number of the process that the cluster stands and falls with, the GCS server, if it runs."""
-        noted = Noted.read(self._note)
-        return noted.pid if noted is not None and noted.runs else None
+        return pid_of(self._note)
 
     def send(self, number: signal.Signals) -> None:
         """A signal to every process of the head, jobs' drivers too, but not to other nodes'."""

@@ -15,7 +15,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from infra.local.processes import MARK, Noted, begin, free_port, inherited, keep, kept, kill_marked, marked
+from infra.local.processes import (
+    MARK,
+    Noted,
+    begin,
+    free_port,
+    inherited,
+    keep,
+    kept,
+    kill_marked,
+    marked,
+    pid_of,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +83,7 @@ class Tracking:
     @property
     def pid(self) -> int | None:
         """Number of its first process, if it runs."""
-        noted = Noted.read(self._note)
-        return noted.pid if noted is not None and noted.runs else None
+        return pid_of(self._note)
 
     def send(self, number: signal.Signals) -> None:
         """A signal to its first process, and to those that it has answer for it."""

@@ -60,14 +60,17 @@ __all__ = [
 Value = TypeVar("Value")
 
 
-def plan(job: Job, failed: Missing | None = None) -> Plan:
+def plan(job: Job, failed: Missing | None = None, searched: dict[str, dict[str, Any]] | None = None) -> Plan:
     """What the job asks for, with what its searches have chosen so far and without the languages that
-    `failed`. Needs no ML library."""
+    `failed`. Needs no ML library. Who plans again and again gives the same `searched` each time, where the
+    choices that were read are kept."""
     sources = LocalSources(job.file.experiment, job.data)
+
+    known: dict[str, dict[str, Any]] = {} if searched is None else searched
 
     def made() -> Plan:
         plan = expand(job.file.experiment, sources, None, failed)
-        while chosen := chosen_values(plan, job.store):
+        while chosen := chosen_values(plan, job.store, known):
             again = expand(job.file.experiment, sources, chosen, failed)
             if again.steps.keys() == plan.steps.keys():
                 break
@@ -149,9 +152,10 @@ def _runner(job: Job, watching: Sequence[Observer], address: str | None, submitt
     from xstilts.execute.runner import Runner
 
     name = job.file.experiment.name
+    searched: dict[str, dict[str, Any]] = {}
     return Runner(
         job.store,
-        lambda failed: plan(job, failed),
+        lambda failed: plan(job, failed, searched),
         _starter(job.site, address),
         job.site.execution,
         watching,
@@ -186,7 +190,7 @@ def why(job: Job, step: str) -> dict[str, Any]:
         raise UnknownName(f"{len(labels)} steps begin with {step!r}", f"name one of them: {several}")
     if not labels:
         raise UnknownName.among("step", step, surveyed.plan.steps, f"xstilts status {job.file.path}")
-    words = told(surveyed, job.store)
+    words = told(surveyed, job.store, labels[0])
     return next(dict(each) for each in words["steps"] if each["label"] == labels[0])
 
 

@@ -10,7 +10,9 @@ import pytest
 
 pytest.register_assert_rewrite("fault_kit")
 
-from fault_kit import Bench, results  # noqa: E402  (its asserts say what they compared)
+from fault_kit import Bench  # noqa: E402  (its asserts say what they compared)
+
+from end_state import results  # noqa: E402
 
 NewBench = Callable[..., Bench]
 

@@ -26,6 +26,7 @@ from typing import Any
 import psutil
 import pytest
 
+from end_state import results
 from xstilts import api
 from xstilts.execute.site import open_store
 from xstilts.record.artifacts import ArtifactStore
@@ -300,18 +301,6 @@ def records(store: ArtifactStore) -> dict[str, dict[str, Any]]:
     """Key -> record, of every finished step of a store."""
     names = [name for name in store.list("steps/") if name.endswith("/record.json")]
     return {name.split("/")[1]: json.loads(store.read(name) or b"null") for name in names}
-
-
-def results(found: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """What must be equal wherever and however often a job ran: scores, weights and predictions by key."""
-    kept = ("model/model.safetensors", "head.safetensors", "predictions/", "items/")
-    return {
-        key: (
-            record["scores"],
-            {name: file["sha256"] for name, file in record["outputs"].items() if name.startswith(kept)},
-        )
-        for key, record in found.items()
-    }
 
 
 @contextmanager

@@ -7,7 +7,6 @@ the store in Ceph's gateway.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import time
 import uuid
@@ -17,9 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fault_kit import COMMAND, REPO, Bench, records, results
+from fault_kit import COMMAND, REPO, Bench, records
 from infra.local.stack import Stack
 
+from end_state import results
+from stack import store_seen_here
 from xstilts import api
 from xstilts.execute.site import open_store
 
@@ -47,12 +48,8 @@ execution: {engine: warm, workers: 2, threads: 1, gpus: 1, checkpoint_seconds: 0
 def stack(make_stack: Any) -> Iterator[Stack]:
     """Nodes without work stay for a while: most tests find two of them there."""
     made: Stack = make_stack("s3", "ray", idle_seconds=30.0)
-    before = dict(os.environ)
-    # For the store alone: Ray may be imported here with other settings.
-    os.environ.update({name: value for name, value in made.environment.items() if name.startswith("AWS_")})
-    yield made
-    os.environ.clear()
-    os.environ.update(before)
+    with store_seen_here(made):
+        yield made
 
 
 @pytest.fixture(scope="module")

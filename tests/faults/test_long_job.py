@@ -14,9 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fault_kit import Bench, records, results
+from fault_kit import Bench, records
 from infra.local.stack import Stack
 from test_cluster import Submitted
+
+from end_state import results
+from stack import store_seen_here
 
 pytestmark = [
     pytest.mark.slow,
@@ -32,11 +35,8 @@ JOB = Path(__file__).resolve().parents[2] / "jobs" / "cluster_look.yaml"
 @pytest.fixture(scope="module")
 def stack(make_stack: Any) -> Iterator[Stack]:
     made: Stack = make_stack("s3", "postgres", "mlflow", "ray", idle_seconds=30.0)
-    before = dict(os.environ)
-    os.environ.update({name: value for name, value in made.environment.items() if name.startswith("AWS_")})
-    yield made
-    os.environ.clear()
-    os.environ.update(before)
+    with store_seen_here(made):
+        yield made
 
 
 @pytest.fixture(scope="module")

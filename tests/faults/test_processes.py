@@ -29,11 +29,11 @@ from fault_kit import (
     mounted,
     quick_leases,
     reports_every,
-    results,
 )
 
 import made_mirror
 from conftest import NewBench
+from end_state import results
 from xstilts import api
 
 pytestmark = [pytest.mark.slow]

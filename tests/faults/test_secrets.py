@@ -14,10 +14,11 @@ from typing import Any
 
 import psutil
 import pytest
-from fault_kit import TINY, Bench, fault, results
+from fault_kit import TINY, Bench, fault
 
 import made_mirror
 from conftest import NewBench
+from end_state import results
 from xstilts import api
 from xstilts.errors import XstiltsError
 from xstilts.record.artifacts import StepPaths

@@ -12,17 +12,18 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
 import boto3
 import psutil
 import pytest
-from fault_kit import IN_FORWARD, NLI, PRETRAIN, REPO, Bench, fault, quick_leases, reports_every, results
+from fault_kit import IN_FORWARD, NLI, PRETRAIN, REPO, Bench, Driver, fault, quick_leases, reports_every
 from proxy import Proxy, Rule
 
 from conftest import NewBench
+from end_state import results
 from xstilts.record.artifacts import StepPaths
 
 pytestmark = [pytest.mark.slow, pytest.mark.s3]
@@ -73,13 +74,7 @@ def test_a_gateway_that_is_frozen_for_20_s(
 ) -> None:
     place, driver = _held_in_nli(bench, location)
     gateway.send(signal.SIGSTOP)
-    try:
-        place.go("forward")
-        time.sleep(20)
-        assert driver.process.poll() is None, driver.said
-    finally:
-        gateway.send(signal.SIGCONT)
-    assert driver.end() == 0, driver.said
+    _sit_out(place, driver, 20, lambda: gateway.send(signal.SIGCONT))
     place.check(whole)
 
 
@@ -88,13 +83,7 @@ def test_a_gateway_that_is_killed_and_comes_back_after_60_s(
 ) -> None:
     place, driver = _held_in_nli(bench, location)
     gateway.send(signal.SIGKILL)
-    try:
-        place.go("forward")
-        time.sleep(60)
-        assert driver.process.poll() is None, driver.said
-    finally:
-        gateway.revive()
-    assert driver.end() == 0, driver.said
+    _sit_out(place, driver, 60, gateway.revive)
     place.check(whole)
 
 
@@ -207,6 +196,17 @@ def test_leases_of_the_dead_are_taken_over(bench: NewBench, whole: dict[str, Any
     assert "far has it" in said or place.causes()["lost worker"] == 2
     place.check(whole)
     assert not [each for each in (here, there) if place.store.exists(each.lease)], "a lease is left"
+
+
+def _sit_out(place: Bench, driver: Driver, seconds: float, mend: Callable[[], None]) -> None:
+    """Goes on for so long without the store, which then comes back; the run is to end well."""
+    try:
+        place.go("forward")
+        time.sleep(seconds)
+        assert driver.process.poll() is None, driver.said
+    finally:
+        mend()
+    assert driver.end() == 0, driver.said
 
 
 def _held_in_nli(bench: NewBench, location: str, at: str = IN_FORWARD) -> tuple[Bench, Any]:

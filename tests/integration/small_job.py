@@ -49,15 +49,3 @@ def records(store: Path) -> dict[str, dict[str, Any]]:
     return {
         path.parent.name: json.loads(path.read_bytes()) for path in sorted(store.glob("steps/*/record.json"))
     }
-
-
-def results(found: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """What must be equal wherever and however often a job ran: scores, weights and predictions by key."""
-    kept = ("model/model.safetensors", "head.safetensors", "predictions/", "items/")
-    return {
-        key: (
-            record["scores"],
-            {name: file["sha256"] for name, file in record["outputs"].items() if name.startswith(kept)},
-        )
-        for key, record in found.items()
-    }

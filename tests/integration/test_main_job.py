@@ -11,7 +11,9 @@ from typing import Any
 
 import psutil
 import pytest
-from small_job import COMMAND, REPO, SMALL, environment, records, results, xstilts
+from small_job import COMMAND, REPO, SMALL, environment, records, xstilts
+
+from end_state import results
 
 pytestmark = [pytest.mark.slow]
 

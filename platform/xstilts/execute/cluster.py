@@ -131,6 +131,11 @@ def draining(ray: Any) -> frozenset[str]:
     return frozenset()
 
 
+def ran_out_of_memory(ray: Any, problem: BaseException) -> bool:
+    """Whether Ray's memory monitor ended a process; of an actor it says so only in words."""
+    return isinstance(problem, ray.exceptions.OutOfMemoryError) or "running low on memory" in str(problem)
+
+
 def shortage(ray: Any, shape: Mapping[str, float]) -> str:
     """Why nothing of this shape can be had, in words; "" when the cluster has it or is bringing it."""
     wanted = {name: need for name, need in shape.items() if need > 0}

@@ -6,7 +6,6 @@ must know, and begins again where a worker was lost. How it ends is told in the 
 
 from __future__ import annotations
 
-import importlib
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -16,11 +15,11 @@ from typing import Any
 
 from xstilts.errors import TrainingError
 from xstilts.execute.backends import Event, Terms, new_attempt
-from xstilts.execute.cluster import draining
+from xstilts.execute.cluster import draining, ran_out_of_memory
 from xstilts.execute.site import Site
-from xstilts.execute.state import Again, Cause
+from xstilts.execute.state import Again, Cause, given_up
 from xstilts.execute.trials import Journal, attempt_mark
-from xstilts.execute.workers import Place
+from xstilts.execute.workers import Place, slay
 from xstilts.plan.step import Step
 from xstilts.record.artifacts import StepPaths
 from xstilts.record.lease import Dead, Held, Watch
@@ -116,8 +115,7 @@ class TrialRun:
             elif cause is Cause.BUG:
                 self._end("bug", why=event.text)
             else:
-                tries = f"{self.seen[cause]} {'try' if self.seen[cause] == 1 else 'tries'}"
-                self._end("broken", why=f"{event.text}; given up after {tries}")
+                self._end("broken", why=given_up(event.text, self.seen[cause]))
             return False
         if cause is Cause.DEVICE_MEMORY:
             self.terms = replace(self.terms, per_device_batch=max(1, batch // 2))
@@ -159,7 +157,7 @@ class TrialRun:
         except exceptions.RayError as problem:
             first = str(problem).strip().partition("\n")[0]
             gone = getattr(problem, "preempted", False) or self._is_leaving()
-            if "running low on memory" in str(problem) or isinstance(problem, exceptions.OutOfMemoryError):
+            if ran_out_of_memory(self.ray, problem):
                 cause, text = Cause.HOST_MEMORY, "the host ran out of memory, and its worker was ended"
             elif gone:
                 cause, text = Cause.PREEMPTED, "its node was taken away"
@@ -252,15 +250,8 @@ class TrialRun:
             self._wait()
 
     def _slay(self) -> None:
-        """Ends a worker that may not even listen: by signal, from its own node. Ray brings it back."""
+        """Ends a worker that may not even listen; Ray brings it back."""
         with suppress(Exception):
             self.ray.kill(self.member, no_restart=False)
         if self.place is not None:
-            strategies = importlib.import_module("ray.util.scheduling_strategies")
-            there = strategies.NodeAffinitySchedulingStrategy(self.place.node, soft=False)
-            remote = self.ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=there)
-            remote(_end).remote(self.place)
-
-
-def _end(place: Place) -> None:
-    place.end()
+            slay(self.ray, self.place)

@@ -133,16 +133,18 @@ class Ledger:
         return json.dumps(words, indent=1).encode()
 
 
-def status(survey: Survey, store: ArtifactStore) -> dict[str, Any]:
-    """The plan as `plan --json` has it, with what runs, waits, failed and is blocked, and the drivers."""
+def status(survey: Survey, store: ArtifactStore, only: str = "") -> dict[str, Any]:
+    """The plan as `plan --json` has it, with what runs, waits, failed and is blocked, and the drivers. With
+    `only`, a label, the store is asked for leases and attempts of this step alone."""
     words = survey.to_json()
     drivers = drivers_of(store, survey.plan.job)
     failed = _failed(drivers, survey)
     blocked = survey.plan.blocked_by(set(failed))
-    keys = {planned.label: planned.key for planned in survey.to_run if planned.key is not None}
+    asked = [planned for planned in survey.plan if only in ("", planned.label)]
+    every = {planned.label: planned.key for planned in asked if planned.key is not None}
+    keys = {label: key for label, key in every.items() if label not in survey.recorded}
     with ThreadPoolExecutor(ASKING) as pool:
         leases = pool.map(lambda key: _lease(store, key), keys.values())
-        every = {planned.label: planned.key for planned in survey.plan if planned.key is not None}
         ended = pool.map(lambda key: _attempts(store, key), every.values())
         running = {label: lease for label, lease in zip(keys, leases, strict=True) if lease is not None}
         attempts = dict(zip(every, ended, strict=True))

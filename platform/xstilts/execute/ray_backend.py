@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -11,10 +10,19 @@ from typing import Any
 
 from xstilts.errors import ClusterError
 from xstilts.execute.backends import Event, Listener, Terms, new_attempt
-from xstilts.execute.cluster import HEAD, Cluster, LocalRay, SharedRay, draining, node_kinds, shortage
+from xstilts.execute.cluster import (
+    HEAD,
+    Cluster,
+    LocalRay,
+    SharedRay,
+    draining,
+    node_kinds,
+    ran_out_of_memory,
+    shortage,
+)
 from xstilts.execute.site import Site
 from xstilts.execute.state import Cause
-from xstilts.execute.workers import THREADS, News, Place, Worker
+from xstilts.execute.workers import THREADS, News, Place, Worker, slay
 from xstilts.plan.step import SearchBody, Step
 
 STOP_SECONDS = 60.0
@@ -65,7 +73,7 @@ class _Job:
     crew: tuple[_Member, ...]
     begun: float
     """On the driver's clock."""
-    asked: Any = None
+    asked: Any
     """The answer that `news` will give."""
     answered: float = 0.0
     progressed: float = 0.0
@@ -111,10 +119,12 @@ class RayBackend:
         if isinstance(step.body, SearchBody):
             crew = tuple(self._member(step, self._trial_shape(), True) for _ in range(self._need(step)))
         member = self._member(step, shape)
-        now = time.monotonic()
-        job = _Job(step, terms, new_attempt(), member, crew, now, answered=now, progressed=now)
-        handles = [each.actor for each in crew]
-        self._running[member.actor.run.remote(step, job.attempt, terms, handles)] = job
+        now, attempt = time.monotonic(), new_attempt()
+        run = member.actor.run.remote(step, attempt, terms, [each.actor for each in crew])
+        asked = member.actor.news.remote()
+        self._running[run] = _Job(
+            step, terms, attempt, member, crew, now, asked, answered=now, progressed=now
+        )
 
     def shape(self, step: Step, terms: Terms) -> dict[str, float]:
         """Resource -> what the step's own process holds; nothing on a local cluster: slots count there."""
@@ -214,9 +224,6 @@ class RayBackend:
 
     def _hear(self, job: _Job) -> None:
         """Listens to what the worker of a running step says, if it has answered."""
-        if job.asked is None:
-            job.asked = job.member.actor.news.remote()
-            return
         ready, _ = self._ray.wait([job.asked], timeout=0)
         if not ready:
             return
@@ -242,9 +249,8 @@ class RayBackend:
         try:
             event: Event = self._ray.get(reference)
             with suppress(self._ray.exceptions.RayError):
-                self._pass_on(job, self._ray.get(job.asked or job.member.actor.news.remote(), timeout=5))
-                if job.asked is not None:
-                    self._pass_on(job, self._ray.get(job.member.actor.news.remote(), timeout=5))
+                for last in (job.asked, job.member.actor.news.remote()):
+                    self._pass_on(job, self._ray.get(last, timeout=5))
         except self._ray.exceptions.RayError as problem:
             event = self._lost(job, problem)
             self._dismiss(job.member)
@@ -261,15 +267,14 @@ class RayBackend:
 
     def _lost(self, job: _Job, problem: Exception) -> Event:
         """The event of a step whose process went away."""
-        exceptions = self._ray.exceptions
         first = str(problem).strip().partition("\n")[0]
         if job.ended_by is not None:
             cause, text = job.ended_by, f"its worker was ended by the driver ({job.ended_by})"
-        elif isinstance(problem, exceptions.RayTaskError):
+        elif isinstance(problem, self._ray.exceptions.RayTaskError):
             cause, text = Cause.BUG, str(problem)
         elif getattr(problem, "preempted", False) or job.member.node in draining(self._ray):
             cause, text = Cause.PREEMPTED, "its node was taken away"
-        elif isinstance(problem, exceptions.OutOfMemoryError) or "running low on memory" in str(problem):
+        elif ran_out_of_memory(self._ray, problem):
             cause, text = Cause.HOST_MEMORY, "the host ran out of memory, and its worker was ended"
         elif not job.started and "node has died" in str(problem):
             cause, text = Cause.PREEMPTED, f"its node went before the step began ({first})"
@@ -329,13 +334,10 @@ class RayBackend:
             self._ray.kill(member.actor, no_restart=True)
 
     def _slay(self, member: _Member) -> None:
-        """Ends a worker that may not even listen: by signal, from its own node."""
+        """Ends a worker that may not even listen."""
         self._dismiss(member)
         if member.place is not None:
-            strategies = importlib.import_module("ray.util.scheduling_strategies")
-            there = strategies.NodeAffinitySchedulingStrategy(member.place.node, soft=False)
-            ender = self._ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=there)(_end)
-            ender.remote(member.place)
+            slay(self._ray, member.place)
 
     def _give_up(self) -> None:
         for job in list(self._running.values()):
@@ -345,10 +347,6 @@ class RayBackend:
                 Event(job.step.label, "failed", job.attempt, time=time.time(), cause=cause, text=text)
             )
         self._running.clear()
-
-
-def _end(place: Place) -> None:
-    place.end()
 
 
 def _because(event: Event, cause: Cause) -> Event:

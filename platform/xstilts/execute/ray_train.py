@@ -24,7 +24,7 @@ from typing import Any, Literal
 from xstilts.errors import TrainingError
 from xstilts.execute import steps
 from xstilts.execute.backends import Event, Listener, Terms, WorkersLost, classify
-from xstilts.execute.cluster import draining, import_ray, node_kinds, shortage
+from xstilts.execute.cluster import draining, import_ray, node_kinds, ran_out_of_memory, shortage
 from xstilts.execute.nearby import brought
 from xstilts.execute.scratch import scratch
 from xstilts.execute.site import Site
@@ -343,7 +343,7 @@ def _cause(ray: Any, problem: Exception) -> BaseException:
         if classify(one) is not Cause.BUG:
             return one
     for one in lost:
-        if "running low on memory" in str(one) or isinstance(one, ray.exceptions.OutOfMemoryError):
+        if ran_out_of_memory(ray, one):
             return MemoryError(f"the host ran out of memory, and one of the ranks was ended ({_first(one)})")
     tasks = [one for one in lost if isinstance(one, ray.exceptions.RayTaskError)]
     if tasks and not found and not any(_follows(one) for one in tasks):

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from xstilts.errors import DataError, LanguageError, StoreError
 from xstilts.execute.backends import Backend, Event, Listener, Terms
 from xstilts.execute.orders import Orders, Spending
-from xstilts.execute.state import Again, Cause, Survey, engine_of, survey
+from xstilts.execute.state import Again, Cause, Survey, engine_of, given_up, survey
 from xstilts.plan.expand import Missing
 from xstilts.plan.graph import Plan, Planned
 from xstilts.record.artifacts import ArtifactStore, StepPaths
@@ -111,7 +111,7 @@ class Runner:
     ready_since: dict[str, float] = field(default_factory=dict)
     asked_at: float = 0.0
     began: set[str] = field(default_factory=set)
-    """Labels of steps that a worker has begun."""
+    """Labels of steps whose last attempt a worker has begun."""
     slots: int = 0
     """Steps at once, as the backend has it now."""
 
@@ -159,6 +159,7 @@ class Runner:
                 return
             if free:
                 self.busy[planned.label] = planned.step.key
+                self.began.discard(planned.label)
                 backend.submit(planned.step, self._terms(planned, over))
 
     def _is_free(self, planned: Planned) -> tuple[bool, bytes | None]:
@@ -237,10 +238,7 @@ class Runner:
         self._tell(event, planned)
         if event.what == "started":
             self.began.add(event.label)
-        elif event.what in ("done", "failed", "note") and event.label not in self.busy:
-            self.began.discard(event.label)
         if event.what == "done":
-            self.began.discard(event.label)
             made = self.busy.pop(event.label, planned.key)
             self.ran.append(event.label)
             if made == planned.key:
@@ -271,13 +269,10 @@ class Runner:
                 return _note(event, f"{event.text}; trying again")
             self.batches[event.label] = max(1, batch // 2)
             return _note(event, f"{cause}; trying again with {batch // 2} at a time, not {batch}")
-        text = event.text if cause in (Cause.FIXABLE, Cause.BUG) else self._given_up(event, cause)
+        told_once = cause in (Cause.FIXABLE, Cause.BUG)
+        text = event.text if told_once else given_up(event.text, self.seen[event.label, cause])
         self.failures[event.label] = Failure(event.label, cause, text, event.error)
         return event
-
-    def _given_up(self, event: Event, cause: Cause) -> str:
-        tries = self.seen[event.label, cause]
-        return f"{event.text}; given up after {tries} {'try' if tries == 1 else 'tries'}"
 
     def _leave_cause(self, event: Event, planned: Planned) -> None:
         """Where the process could not write why it ended, the driver does."""

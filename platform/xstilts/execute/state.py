@@ -62,6 +62,11 @@ class Again:
                 return False
 
 
+def given_up(text: str, tries: int) -> str:
+    """Why a step is not tried again, in words."""
+    return f"{text}; given up after {tries} {'try' if tries == 1 else 'tries'}"
+
+
 def engine_of(
     planned: Planned, plan: Plan, execution: ExecutionSpec, on_cluster: bool
 ) -> Literal["warm", "ray_train"]:
@@ -166,15 +171,19 @@ def _is_dropped(store: ArtifactStore, planned: Planned) -> bool:
     return planned.key is not None and dropped(store, planned.key) is not None
 
 
-def chosen_values(plan: Plan, store: ArtifactStore) -> dict[str, dict[str, Any]]:
-    """Key of each finished search of the plan -> the values it chose."""
-    found: dict[str, dict[str, Any]] = {}
-    for planned in plan:
-        if planned.kind == "search" and planned.key is not None:
-            record = read_record(store, planned.key)
+def chosen_values(
+    plan: Plan, store: ArtifactStore, known: dict[str, dict[str, Any]] | None = None
+) -> dict[str, dict[str, Any]]:
+    """Key of each finished search of the plan -> the values it chose. What was read goes into `known` and is
+    not read again: a record never changes, and a driver plans anew after each search."""
+    known = {} if known is None else known
+    keys = [planned.key for planned in plan if planned.kind == "search" and planned.key is not None]
+    with ThreadPoolExecutor(ASKING) as pool:
+        records = pool.map(lambda key: read_record(store, key), [key for key in keys if key not in known])
+        for record in records:
             if record is not None and isinstance(record.result.get("chosen"), dict):
-                found[planned.key] = dict(record.result["chosen"])  # type: ignore[arg-type]
-    return found
+                known[record.key] = dict(record.result["chosen"])  # type: ignore[arg-type]
+    return {key: known[key] for key in keys if key in known}
 
 
 def _whys(plan: Plan, store: ArtifactStore, recorded: frozenset[str]) -> dict[str, tuple[str, ...]]:
