@@ -14,13 +14,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from xstilts.errors import ClusterError, DataError, ModelError, StoreError, UnknownName, XstiltsError
 from xstilts.execute.jobs import DEFAULT_STORE, Job, open_job, open_stored, unlike
 from xstilts.execute.site import Site, is_bucket
 from xstilts.execute.sources import LocalSources
 from xstilts.execute.state import Survey, chosen_values, survey
+from xstilts.frozen import digest
 from xstilts.plan.expand import Missing, expand
 from xstilts.plan.graph import Plan
 from xstilts.record.artifacts import job_file, plan_file, report_file
@@ -124,7 +125,9 @@ def run(
     runner = _runner(job, watching, address, submitted)
     runner.failed_languages.update(damaged)
     name = job.file.experiment.name
-    ledger = Ledger(job.store, name, runner.driver, runner.spending, lambda: runner.slots)
+    ledger = Ledger(
+        job.store, name, runner.driver, runner.spending, lambda: runner.slots, lambda: runner.stopping
+    )
     state, why = "failed", "it ended by an error of its own"
     try:
         if first.to_run:
@@ -161,7 +164,7 @@ def _runner(job: Job, watching: Sequence[Observer], address: str | None, submitt
         watching,
         driver=new_driver(),
         on_cluster=address is not None,
-        orders=Inbox(job.store, name, submitted),
+        orders=Inbox(job.store, name, submitted, job.site.execution.workers),
         spending=Spending.of_job(job.store, name),
     )
 
@@ -198,15 +201,19 @@ def submit(
     job: Job,
     address: str,
     package: Package = "upload",
-    workers: int | None = None,
-    budget: BudgetSpec | None = None,
+    workers: int | Literal["none"] | None = None,
+    budget: BudgetSpec | Literal["none"] | None = None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> tuple[str, bool]:
     """Has a cluster drive the job: (submission id, whether that is a new one). A job that is being driven
-    goes on, and heeds `workers` (steps at once) and `budget` from now on.
+    goes on, and heeds `workers` (steps at once) and `budget` from now on; "none" takes what was asked before
+    back. One that was told to stop is waited for, and then driven anew; `say` is told what one should know.
 
     Raises:
-        ClusterError: there is no cluster, or nodes of one would not see the job's store.
+        ClusterError: there is no cluster, nodes of one would not see the job's store, or what drives the job
+            works on another version of it.
     """
+    from xstilts.execute.ledger import is_ending
     from xstilts.execute.orders import order
     from xstilts.execute.submit import Asked, Submissions
 
@@ -216,13 +223,18 @@ def submit(
         problem = f"the store {job.store.location} is a folder of this machine"
         remedy = "name one that the cluster's nodes see: --store s3://BUCKET/PREFIX"
         raise ClusterError(problem, f"{remedy}, or --package here where they see this machine's folders")
-    look(job, explain=False)  # what cannot be planned is told here, not by a job that fails there
+    version = plan(job).digest  # what cannot be planned is told here, not by a job that fails there
+    execution = digest(job.file.experiment.execution.model_dump(mode="json"))
+    asked = Asked(name, job.store.location, job.site.data, package, version, execution)
+    running = submissions.going_on(asked, lambda each: is_ending(job.store, name, each), say)
+    given = {"workers": workers, "budget": budget}
+    given = {word: value for word, value in given.items() if value is not None}
+    if given or not running:  # an order to stop is not meant for a new driver
+        order(job.store, name, **{word: None if value == "none" else value for word, value in given.items()})
+    if running:
+        return running, False
     job.store.put(job_file(name), job.file.text.encode())
-    asked = {"workers": workers, "budget": budget}
-    if given := {word: value for word, value in asked.items() if value is not None}:
-        order(job.store, name, **given)
-    data = job.site.data
-    return submissions.submit(Asked(name, job.store.location, data, package))
+    return submissions.submit(asked), True
 
 
 def logs(job: Job, address: str, follow: bool = False) -> Iterator[str]:

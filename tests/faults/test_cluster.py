@@ -43,6 +43,11 @@ execution: {engine: warm, workers: 2, threads: 1, gpus: 1, checkpoint_seconds: 0
 """
 """7 steps: pretraining, then two trainings at once, each long enough to be met at work."""
 
+SEARCHED = LONGER.replace("seeds: [1, 2]", "seeds: [1]") + (
+    "search: {trials: 3, concurrent: 2, prune: none, epochs: [130],"
+    " learning_rate: {low: 1.0e-4, high: 1.0e-2}}\n"
+)
+
 
 @pytest.fixture(scope="module")
 def stack(make_stack: Any) -> Iterator[Stack]:
@@ -156,7 +161,8 @@ def test_a_killed_raylet_costs_what_was_done_since_the_last_checkpoint(
     assert stack.ray is not None
     stack.ray.cluster.kill_raylet(node)
     causes = job.check(undisturbed)
-    assert causes["lost worker"] + causes["preempted"] == 1, causes
+    # A second, "preempted", if the driver tried that node again before Ray knew that it was dead.
+    assert causes["lost worker"] <= 1 <= causes["lost worker"] + causes["preempted"], causes
     (pretrained,) = [record for key, record in records(job.store).items() if key.startswith("pretrain")]
     assert pretrained["result"]["resumed_at"] > 0, "it began anew though it had a checkpoint"
 
@@ -183,7 +189,7 @@ def test_the_autoscaler_takes_a_node_in_use(
     job.meet("train", 2)
     stack.ray.cluster.allow("gpu", 1)
     causes = job.check(undisturbed)
-    assert sum(causes.values()) >= 1 and set(causes) <= {"lost worker", "preempted", "Interrupted"}, causes
+    assert sum(causes.values()) >= 1 and set(causes) <= {"lost worker", "preempted", "interrupted"}, causes
 
 
 def test_a_preemption_notice_leaves_a_checkpoint_in_time(
@@ -220,6 +226,17 @@ def test_no_capacity_is_said_and_waited_out(
     assert "waits for a place" in job.command("why", "pretrain")
     cluster.limit()
     assert not job.check(undisturbed), "waiting for a node was taken for a failure"
+
+
+def test_a_search_goes_on_with_the_places_it_has(stack: Stack, submitted: Callable[..., Submitted]) -> None:
+    """Two of its trials may run at once, and there is one node."""
+    assert stack.ray is not None
+    stack.ray.cluster.allow("gpu", 1)
+    job = submitted(text=SEARCHED)
+    job.until(lambda: any("for 1 of its 2 workers" in step.get("note", "") for step in job.status()["steps"]))
+    assert job.end()["drivers"][-1]["state"] == "done"
+    (search,) = [record for key, record in records(job.store).items() if key.startswith("search")]
+    assert [trial["state"] for trial in search["result"]["trials"]] == ["finished"] * 3
 
 
 def test_a_shape_that_no_node_has_is_named_and_the_job_can_be_cancelled(

@@ -9,7 +9,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from small_job import SMALL
 
@@ -74,6 +74,7 @@ def run(
     crew: tuple[Any, ...] = (),
     should_stop: Callable[[], bool] = lambda: False,
     kinds: tuple[str, ...] = KINDS,
+    engine: Literal["warm", "ray_train"] = "warm",
 ) -> list[Planned]:
     """Everything that trains, in the order of the plan; what ran."""
     ran: list[Planned] = []
@@ -85,7 +86,7 @@ def run(
                 continue
             hands = crew if planned.kind == "search" else ()
             found = Watch().look(site.open_store(), StepPaths(step.key))
-            terms = Terms(over=found.data if isinstance(found, Dead) else None)
+            terms = Terms(over=found.data if isinstance(found, Dead) else None, engine=engine)
             run_step(step, site, new_attempt(), lambda event: None, should_stop, terms, hands)
             ran.append(planned)
             break

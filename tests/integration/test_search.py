@@ -23,7 +23,7 @@ from xstilts.train.loop import Interrupted
 
 pytestmark = [pytest.mark.slow, pytest.mark.cluster]
 
-Crew = Callable[[Path, int], tuple[Any, ...]]
+Crew = Callable[..., tuple[Any, ...]]
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +42,8 @@ def crew(cluster: Any) -> Iterator[Crew]:
 
     made: list[Any] = []
 
-    def hire(store: Path, count: int) -> tuple[Any, ...]:
-        spec = ExecutionSpec(backend="inline", workers=1, threads=1, checkpoint_seconds=0.5)
+    def hire(store: Path, count: int, **words: Any) -> tuple[Any, ...]:
+        spec = ExecutionSpec(backend="inline", threads=1, checkpoint_seconds=0.5, **words)
         remote = cluster.remote(num_cpus=0, max_concurrency=THREADS, max_restarts=-1)(Worker)
         made.extend(remote.remote(Site(str(store), None, spec)) for _ in range(count))
         return tuple(made[-count:])
@@ -187,6 +187,56 @@ def test_settings_that_diverge_are_told_as_failures(begun: Path, tmp_path: Path,
     for trial in failed:
         assert not list(there.list(StepPaths(trial["key"]).runs)), "no checkpoint nobody will read"
         assert list(there.list(StepPaths(trial["key"]).attempts)), "why it failed stays"
+
+
+def follower() -> int:
+    """A light process of Tune's that follows a trial."""
+    titles = {each.pid: " ".join(each.cmdline()) for each in psutil.Process().children(recursive=True)}
+    return next(pid for pid, title in titles.items() if title.startswith("ray::") and ".train" in title)
+
+
+def test_a_lost_process_of_tunes_and_a_worker_that_never_gets_a_place(
+    begun: Path, tmp_path: Path, crew: Crew, cluster: Any
+) -> None:
+    """Another process follows the trial; the one worker that has a place does all."""
+    long = (("epochs: 2,", "epochs: 40,"),)
+    path = job(tmp_path, trials=2, concurrent=2, changes=long, epochs=[40])
+    undisturbed = store_in(tmp_path / "undisturbed", begun)
+    run(path, undisturbed, crew(undisturbed, 1), kinds=("search",))
+    store = store_in(tmp_path / "disturbed", begun)
+    from xstilts.execute.workers import Worker
+
+    site = Site(str(store), None, ExecutionSpec(backend="inline", threads=1))
+    nowhere = cluster.remote(num_cpus=0, resources={"nothing": 1}, max_restarts=-1)(Worker).remote(site)
+    killed: list[int] = []
+
+    def should_stop() -> bool:
+        if not killed and any((store / "steps").glob("train-*/runs/*/checkpoints/*/state.json")):
+            killed.append(follower())
+            os.kill(killed[0], 9)
+        return False
+
+    try:
+        run(path, store, (nowhere, *crew(store, 1)), should_stop, kinds=("search",))
+    finally:
+        cluster.kill(nowhere)
+    assert killed and tables(path, store) == tables(path, undisturbed)
+
+
+def test_trials_of_several_processes(begun: Path, tmp_path: Path, crew: Crew) -> None:
+    """Two trials at once want two processes each, where there is room for two: one after the other."""
+    path = job(tmp_path, trials=2, concurrent=2)
+    alone, sharded = store_in(tmp_path / "alone", begun), store_in(tmp_path / "sharded", begun)
+    run(path, alone, crew(alone, 1), kinds=("search",))
+    hired = crew(sharded, 2, ranks=2, shard=True, device="cpu")
+    run(path, sharded, hired, kinds=("search",), engine="ray_train")
+    for trial, other in zip(
+        *(next(iter(tables(path, store).values()))[1] for store in (alone, sharded)), strict=True
+    ):
+        assert trial["learning_rate"] == other["learning_rate"] and trial["key"] == other["key"]
+        assert abs(trial["value"] - other["value"]) < 3, "points, where one word in 150 is 0.7"
+    made = [record for key, record in records(sharded).items() if key.startswith("train-")]
+    assert [record["layout"]["workers"] for record in made] == [2, 2]
 
 
 def test_a_stopped_search_ends_soon_and_goes_on(begun: Path, tmp_path: Path, crew: Crew) -> None:

@@ -231,6 +231,15 @@ def test_memory_halves_the_batch(store: LocalStore) -> None:
     assert [terms.per_device_batch for terms in member.terms] == [None, 16, 8]
 
 
+def test_a_worker_that_does_not_come_back_leaves_the_trial_to_another(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(crew, "MOVE_SECONDS", 0.05)
+    member = Member(finishes(store))
+    member.news = type("call", (), {"remote": staticmethod(lambda: Answer(None, ready=False))})
+    assert follow(store, member)[-1] == {ENDED: "unplaced", "curve": []} and member.script, "it never ran"
+
+
 def test_a_stop_ends_it_and_a_pruned_one_is_not_begun_again(store: LocalStore) -> None:
     assert follow(store, Member(fails(Cause.INTERRUPTED)))[-1] == {ENDED: "stopped", "curve": []}
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import pickle
+import random
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 from test_search_trials import search_step, work_on
 
+from xstilts.execute import search
 from xstilts.execute.crew import MEMBER, NUMBER
 from xstilts.execute.rounds import Study
 from xstilts.execute.search import _Suggestions, distribution, holds
@@ -31,14 +34,53 @@ PAST = [
 
 
 @pytest.fixture
-def study(store_root: Path) -> Study:
+def study(store_root: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
+    monkeypatch.setattr(search, "ray", Hand)
     made = Study.of(work_on(search_step(trials=9), LocalStore.open(str(store_root))))
     made.trials |= {trial.number: trial for trial in PAST}
     return made
 
 
+class Hand:
+    """A worker that answers or has no place, and a Ray that says so."""
+
+    exceptions = ray.exceptions
+
+    def __init__(self, placed: bool = True) -> None:
+        self.placed = placed
+        self.__ray_ready__ = self
+
+    def remote(self) -> tuple[Hand, float]:
+        return self, random.random()
+
+    @staticmethod
+    def wait(asked: list[tuple[Hand, float]], timeout: float) -> tuple[list[tuple[Hand, float]], None]:
+        return [each for each in asked if each[0].placed][:1], None
+
+    @staticmethod
+    def get(asked: tuple[Hand, float]) -> None:
+        """It answered."""
+
+
+class Watch:
+    """A round that goes on until told; counts how often it was told that the search lives."""
+
+    def __init__(self, stopping: bool = False) -> None:
+        self.stopping, self.signed = stopping, 0
+
+    def is_stopping(self) -> bool:
+        return self.stopping
+
+    def sign(self) -> None:
+        self.signed += 1
+
+
+def suggestions(study: Study, begin: int, watch: Any = None, hands: Any = None) -> _Suggestions:
+    return _Suggestions(study, begin, watch or Watch(), hands or (Hand(), Hand()))
+
+
 def asked(study: Study, begin: int = 6) -> _Suggestions:
-    made = _Suggestions(study, begin, 2, lambda: False)
+    made = suggestions(study, begin)
     made.begin()
     return made
 
@@ -88,14 +130,25 @@ def test_each_trial_has_a_worker_to_itself_until_it_ends(study: Study) -> None:
 def test_what_has_ended_runs_no_more_and_changes_no_suggestion(study: Study) -> None:
     points = asked(study).points
     study.trials[7] = Trial(7, points[7], "g", "finished", 99.0)
-    again = _Suggestions(study, 6, 2, lambda: False)
+    again = suggestions(study, 6)
     assert again.begin() == (6, 8) and again.points == points
 
 
 def test_a_search_that_stops_begins_no_trial(study: Study) -> None:
-    searcher = _Suggestions(study, 6, 2, lambda: True)
+    searcher = suggestions(study, 6, Watch(stopping=True))
     searcher.begin()
     assert searcher.suggest("x") == searcher.FINISHED
+
+
+def test_only_a_worker_that_has_a_place_gets_a_trial(study: Study) -> None:
+    """Two searches that each hold some of the nodes both go on with those."""
+    hands, watch = (Hand(placed=False), Hand()), Watch()
+    searcher = suggestions(study, 6, watch, hands)
+    searcher.begin()
+    assert searcher.suggest("x")[MEMBER] == 1 and watch.signed == 0
+    assert searcher.suggest("y") is None and watch.signed == 1, "it waits, and says that it lives"
+    hands[0].placed = True
+    assert searcher.suggest("y") == {**searcher.points[7], NUMBER: 7, MEMBER: 0}
 
 
 def test_nothing_of_a_search_is_pickled_into_tunes_files(study: Study, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from xstilts.cli.show import exit_code
 from xstilts.execute.backends import Event, InlineBackend, Terms
 from xstilts.execute.runner import Failure, Result, Runner
 from xstilts.execute.site import Site
-from xstilts.execute.state import Cause, Survey, chosen_values, survey
+from xstilts.execute.state import Cause, Survey, chosen_values, engine_of, survey
 from xstilts.plan import fingerprint
 from xstilts.plan.graph import Plan, Planned
 from xstilts.plan.step import EncoderRef, Step, TrainBody
@@ -178,3 +178,22 @@ def test_a_stop_between_submitting_and_starting_is_heard_and_ends_the_run(store:
     result = driver.run()
     assert result.interrupted and not result.ran and not result.failed
     assert [(event.what, event.cause) for event in heard] == [("failed", Cause.INTERRUPTED)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "words", "on_cluster", "expected"),
+    [
+        ("search", {}, True, "warm"),  # its trials are many and short
+        ("search", {"ranks": 2}, True, "ray_train"),
+        ("search", {"engine": "ray_train"}, True, "ray_train"),
+        ("search", {"engine": "warm", "ranks": 2}, True, "warm"),
+        ("train", {}, True, "warm"),  # nothing is trained from it
+        ("train", {"ranks": 2}, False, "ray_train"),
+        ("pretrain", {}, True, "ray_train"),
+        ("pretrain", {}, False, "warm"),
+        ("predict", {"ranks": 2}, True, "warm"),
+    ],
+)
+def test_engines(kind: Any, words: dict[str, Any], on_cluster: bool, expected: str) -> None:
+    planned = Planned("it", kind, None, {})
+    assert engine_of(planned, plan_of(planned), ExecutionSpec(**words), on_cluster) == expected

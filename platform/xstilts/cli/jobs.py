@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, TypeVar
 
 import typer
 from rich.console import Group, RenderableType
@@ -25,6 +28,9 @@ Address = Annotated[
 ]
 
 
+Number = TypeVar("Number", int, float)
+
+
 class Package(StrEnum):
     """How the cluster's nodes come by the package."""
 
@@ -38,9 +44,16 @@ def submit(
     address: Address = None,
     store: Store = None,
     data: Data = None,
-    max_concurrent: Annotated[int | None, typer.Option(min=1, help="Steps at once.")] = None,
+    max_concurrent: Annotated[
+        str | None,
+        typer.Option(metavar="COUNT|none", help="Steps at once; none: the job file's own again."),
+    ] = None,
     budget: Annotated[
-        float | None, typer.Option(min=0.001, help="Accelerator-hours that all runs of the job may take.")
+        str | None,
+        typer.Option(
+            metavar="HOURS|none",
+            help="Accelerator-hours that all runs of the job may take; none: the job file's own again.",
+        ),
     ] = None,
     package: Annotated[
         Package | None,
@@ -51,13 +64,16 @@ def submit(
     """Have a cluster run the job; again to resume it, or to give a running one another limit."""
     opened = api.open_job(job, store, data)
     chosen = package or Package(os.environ.get("XSTILTS_PACKAGE", "upload"))
-    limit = BudgetSpec(accelerator_hours=budget) if budget else None
+    workers = _limit("--max-concurrent", max_concurrent, int, 1)
+    hours = _limit("--budget", budget, float, 0.001)
+    limit = BudgetSpec(accelerator_hours=hours) if isinstance(hours, float) else hours
     cluster = _address(address)
-    name, new = api.submit(opened, cluster, chosen.value, max_concurrent, limit)
+    name, new = api.submit(opened, cluster, chosen.value, workers, limit, _say)
     if new:
-        console.print(f"submitted as {name}", highlight=False)
+        _say(f"submitted as {name}")
     else:
-        console.print(f"{name} is running it already and goes on, with what was asked now", highlight=False)
+        asked = "" if workers is None and limit is None else ", with what was asked now"
+        _say(f"{name} is running it already and goes on{asked}")
     if wait:
         _print_log(opened, cluster, follow=True)
         raise typer.Exit(api.exit_code(cluster, name))
@@ -116,6 +132,28 @@ def cancel(
         console.print("no driver of this job has been heard of lately", highlight=False)
 
 
+def _say(text: str) -> None:
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def _limit(
+    option: str, given: str | None, kind: Callable[[str], Number], least: Number
+) -> Number | Literal["none"] | None:
+    """What an option limits something to; "none" takes back what was asked before.
+
+    Raises:
+        XstiltsError: it is neither that nor a number of at least `least`.
+    """
+    if given is None:
+        return None
+    if given == "none":
+        return "none"
+    with suppress(ValueError):
+        if least <= (number := kind(given)) < math.inf:
+            return number
+    raise XstiltsError(f"{option} {given} is no limit", f"give a number of at least {least}, or none")
+
+
 def _address(given: str | None) -> str:
     found = _known_address(given)
     if not found:
@@ -140,6 +178,8 @@ def _status(words: dict[str, Any]) -> RenderableType:
     parts: list[RenderableType] = [Text(f"{words['job']}  " + ", ".join(counts), style="bold")]
     for driver in words["drivers"][-3:]:
         parts.append(Text(_driver(driver), style="" if driver["alive"] else "dim"))
+    if told := _orders(words):
+        parts.append(Text(f"asked by submit or cancel: {told}"))
     table = Table(box=None, pad_edge=False, header_style="dim")
     for column in ("step", "state", "", "by / why"):
         table.add_column(column, overflow="fold")
@@ -163,11 +203,25 @@ def _driver(words: dict[str, Any]) -> str:
     ago = time.time() - float(words["updated"])
     state = words["state"]
     if state == "running":
-        state = f"running, heard {ago:.0f} s ago" if words["alive"] else f"gone: not heard for {ago:.0f} s"
+        doing = "stopping" if words.get("stopping") else "running"
+        state = f"{doing}, heard {ago:.0f} s ago" if words["alive"] else f"gone: not heard for {ago:.0f} s"
     elif words.get("why"):
         state = f"{state}: {words['why']}"
     trials = sum(spent.get("trials", {}).values())
     return f"driver {words['driver']}  {state}; {hours:.2f} accelerator-hours, {trials} trials"
+
+
+def _orders(words: dict[str, Any]) -> str:
+    """Those that stand and mean something: a stop only while somebody could heed it."""
+    orders = words["orders"]
+    found = []
+    if orders["stop"] and any(driver["alive"] for driver in words["drivers"]):
+        found.append("stop now" if orders["stop"] == "now" else "stop")
+    if orders["workers"] is not None:
+        found.append(f"at most {orders['workers']} steps at once")
+    limits = {word: value for word, value in (orders["budget"] or {}).items() if value is not None}
+    found += [f"{word.replace('_', '-')} up to {value:g}" for word, value in limits.items()]
+    return ", ".join(found)
 
 
 def _reason(step: dict[str, Any]) -> str:
@@ -194,7 +248,9 @@ def _why(words: dict[str, Any]) -> RenderableType:
         lines.append(Text(f"  note      {words['note']}"))
     for attempt in words["attempts"]:
         first = str(attempt.get("text", "")).strip().partition("\n")[0]
-        lines.append(Text(f"  attempt   {attempt.get('ended', '')}  {attempt.get('cause', '')}: {first}"))
+        error = f" ({attempt['error']})" if attempt.get("error") else ""
+        ended = f"{attempt.get('ended', '')}  {attempt.get('cause', '')}{error}"
+        lines.append(Text(f"  attempt   {ended}: {first}"))
     return Group(*lines)
 
 

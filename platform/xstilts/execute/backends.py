@@ -53,6 +53,7 @@ class Terms:
     per_device_batch: int | None = None
     """Instead of the site's, after a device ran out of memory."""
     engine: Literal["warm", "ray_train"] = "warm"
+    """Of a search: the engine of its trials."""
     rungs: tuple[float, ...] = ()
     """Shares of the optimiser steps at which to tell the selection metric, for a search that prunes."""
 

@@ -137,11 +137,11 @@ def ran_out_of_memory(ray: Any, problem: BaseException) -> bool:
 
 
 def shortage(ray: Any, shape: Mapping[str, float]) -> str:
-    """Why nothing of this shape can be had, in words; "" when the cluster has it or is bringing it."""
+    """Why nothing of this shape can be had now, in words; asked for what has waited for a while."""
     wanted = {name: need for name, need in shape.items() if need > 0}
-    if any(all(kind.get(name, 0.0) >= need for name, need in wanted.items()) for kind in node_kinds(ray)):
-        return ""  # it is there, and busy
     words = " and ".join(f"{need:g} {name}" for name, need in wanted.items())
+    if any(all(kind.get(name, 0.0) >= need for name, need in wanted.items()) for kind in node_kinds(ray)):
+        return f"every node with {words} is busy"
     state = _autoscaling(ray)
     if state is None:
         return f"no node of this cluster has {words}, and it launches none"

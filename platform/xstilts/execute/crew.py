@@ -34,14 +34,18 @@ LOOK_SECONDS = 2.0
 WAIT_SECONDS = 2.0
 """Between two questions whether a worker is back, or a step that somebody else has is recorded."""
 
+MOVE_SECONDS = 30.0
+"""A trial whose worker is not back after so long is given to another: nodes take some 10 s here, minutes in a
+cloud, and another worker of the crew may have had nothing to do since."""
+
 SIGN_SECONDS = 5.0
 """Between two reports that a trial lives."""
 
 CURVE_POINTS = 40
 
 ENDED, RUNG, DONE, WAITING = "ended", "rung", "share", "waiting"
-"""Words of a report. `ended`: finished | failed | stopped | broken | bug. None is `done`: a report that says
-so ends the trial for Tune."""
+"""Words of a report. `ended`: finished | failed | stopped | unplaced | broken | bug. None is `done`: a report
+that says so ends the trial for Tune."""
 
 NUMBER, MEMBER = "number", "member"
 """Words of a trial's configuration beside its settings: which of the search's trials, which worker."""
@@ -86,7 +90,8 @@ class TrialRun:
             if not self._is_free():
                 self._wait()
                 continue
-            self._await_worker()
+            if not self._await_worker():
+                return self._end("unplaced")
             event = self._attempt(f"{new_attempt()}{attempt_mark(self.journal.search)}")
             if event.what == "done":
                 if self._is_recorded():
@@ -234,10 +239,11 @@ class TrialRun:
     def _is_leaving(self) -> bool:
         return self.place is not None and self.place.node in draining(self.ray)
 
-    def _await_worker(self) -> None:
-        """Until the worker answers, on a node that stays, and does nothing else."""
+    def _await_worker(self) -> bool:
+        """Until the worker answers, on a node that stays, and does nothing else; False when it does not."""
         self.leaving = False
-        while True:
+        begun = time.monotonic()
+        while time.monotonic() - begun < MOVE_SECONDS:
             # A search that died leaves its trials running, and nobody would ask those to end.
             asked = [self.member.stop.remote(), self.member.news.remote()]
             ready, _ = self.ray.wait(asked, num_returns=2, timeout=WAIT_SECONDS)
@@ -245,9 +251,10 @@ class TrialRun:
                 if len(ready) == 2:
                     self.place = self.ray.get(asked[1]).place
                     if not self._is_leaving():
-                        return
+                        return True
                     self.ray.kill(self.member, no_restart=False)  # comes back on another node
             self._wait()
+        return False
 
     def _slay(self) -> None:
         """Ends a worker that may not even listen; Ray brings it back."""

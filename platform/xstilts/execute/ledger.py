@@ -12,16 +12,17 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from xstilts.errors import StoreError
+from xstilts.errors import StoreError, XstiltsError
 from xstilts.execute.backends import Event
-from xstilts.execute.orders import Spending
+from xstilts.execute.orders import Spending, asked_of
 from xstilts.execute.state import ASKING, Cause, Survey
+from xstilts.execute.submit import SUBMISSION
 from xstilts.plan.graph import Planned
 from xstilts.record.artifacts import ArtifactStore, StepPaths, driver_file
 from xstilts.record.lease import Claim, standing
@@ -34,6 +35,18 @@ BEAT_SECONDS = 15.0
 
 GONE_SECONDS = 90.0
 """A driver that has said nothing for so long is told of as gone."""
+
+
+_CLASSES = {
+    "Interrupted": Cause.INTERRUPTED,
+    "KeyboardInterrupt": Cause.INTERRUPTED,
+    "Elsewhere": Cause.ELSEWHERE,
+    "WorkersLost": Cause.LOST_WORKER,
+    "Preempted": Cause.PREEMPTED,
+    "MemoryError": Cause.HOST_MEMORY,
+    "OutOfMemoryError": Cause.DEVICE_MEMORY,
+}
+"""Exceptions by the name that attempts once had in their cause's place."""
 
 
 def new_driver() -> str:
@@ -50,6 +63,8 @@ class Ledger:
     driver: str
     spending: Spending
     slots: Callable[[], int] = lambda: 0
+    stopping: Callable[[], bool] = lambda: False
+    """Whether it has been told to stop, or its budget is spent: then it starts nothing more."""
     _words: dict[str, Any] = field(default_factory=dict)
     _running: dict[str, dict[str, Any]] = field(default_factory=dict)
     _notes: dict[str, str] = field(default_factory=dict)
@@ -64,7 +79,7 @@ class Ledger:
         started = time.time()
         host = {"host": socket.gethostname(), "pid": os.getpid(), "started": started}
         mine = Claim.here("", "", ())
-        host |= {"boot": mine.boot, "born": mine.born}
+        host |= {"boot": mine.boot, "born": mine.born, "submission": os.environ.get(SUBMISSION, "")}
         self._words = {"driver": self.driver, **host, "digest": digest, "state": "running", "why": ""}
         self._thread = threading.Thread(target=self._work, name="ledger", daemon=True)
         self._thread.start()
@@ -94,7 +109,12 @@ class Ledger:
                     self._running.pop(label, None)
                 case "failed":
                     self._running.pop(label, None)
-                    self._failed[label] = {"cause": str(event.cause), "text": event.text[-4000:]}
+                    self._failed[label] = {
+                        "cause": str(event.cause),
+                        "text": event.text[-4000:],
+                        "key": planned.key,
+                        "attempt": event.attempt,
+                    }
         self._changed.set()
 
     def end(self, state: str, why: str = "") -> None:
@@ -125,6 +145,7 @@ class Ledger:
                 **self._words,
                 "updated": time.time(),
                 "slots": self.slots(),
+                "stopping": self.stopping(),
                 "spent": self.spending.to_json(),
                 "running": dict(self._running),
                 "notes": dict(self._notes),
@@ -134,20 +155,29 @@ class Ledger:
 
 
 def status(survey: Survey, store: ArtifactStore, only: str = "") -> dict[str, Any]:
-    """The plan as `plan --json` has it, with what runs, waits, failed and is blocked, and the drivers. With
-    `only`, a label, the store is asked for leases and attempts of this step alone."""
+    """The plan as `plan --json` has it, with what runs, waits, failed and is blocked, the drivers and the
+    orders that stand. With `only`, a label, the store is asked for attempts of this step alone, and for the
+    leases of it and of what failed."""
     words = survey.to_json()
     drivers = drivers_of(store, survey.plan.job)
     failed = _failed(drivers, survey)
-    blocked = survey.plan.blocked_by(set(failed))
     asked = [planned for planned in survey.plan if only in ("", planned.label)]
     every = {planned.label: planned.key for planned in asked if planned.key is not None}
-    keys = {label: key for label, key in every.items() if label not in survey.recorded}
+    keys = {
+        planned.label: planned.key
+        for planned in survey.to_run
+        if planned.key is not None and (planned.label in every or planned.label in failed)
+    }
     with ThreadPoolExecutor(ASKING) as pool:
         leases = pool.map(lambda key: _lease(store, key), keys.values())
         ended = pool.map(lambda key: _attempts(store, key), every.values())
-        running = {label: lease for label, lease in zip(keys, leases, strict=True) if lease is not None}
+        held = {label: lease for label, lease in zip(keys, leases, strict=True) if lease is not None}
         attempts = dict(zip(every, ended, strict=True))
+    # The lease of a failed attempt whose machine died stays; any other is of somebody who tries again.
+    own = {label: why["attempt"] for label, why in failed.items() if why.get("attempt")}
+    running = {label: lease for label, lease in held.items() if lease["attempt"] != own.get(label)}
+    failed = {label: why for label, why in failed.items() if label not in running}
+    blocked = survey.plan.blocked_by(set(failed))
     told = {label: each for driver in drivers for label, each in driver["running"].items()}
     notes = {label: text for driver in drivers if driver["alive"] for label, text in driver["notes"].items()}
     for step in words["steps"]:
@@ -171,6 +201,7 @@ def status(survey: Survey, store: ArtifactStore, only: str = "") -> dict[str, An
     words["totals"] |= {word: states.count(word) for word in ("running", "failed", "blocked")}
     words["totals"] |= {word: states.count(word) for word in ("to_run", "awaits")}
     words["drivers"] = drivers
+    words["orders"] = asked_of(store, survey.plan.job).to_words()
     return words
 
 
@@ -188,10 +219,26 @@ def drivers_of(store: ArtifactStore, job: str) -> list[dict[str, Any]]:
     return sorted(found, key=lambda words: float(words["started"]))
 
 
+def is_ending(store: ArtifactStore, job: str, submission: str) -> bool:
+    """Whether the submitted driver was told to stop, is stopping by itself, or has done what it does: then it
+    takes no more orders, though a cluster may still say that it runs."""
+    mine = [words for words in drivers_of(store, job) if words.get("submission") == submission]
+    if mine and (mine[-1]["state"] != "running" or mine[-1].get("stopping")):
+        return True
+    return bool(asked_of(store, job).stop)
+
+
 def _failed(drivers: list[dict[str, Any]], survey: Survey) -> dict[str, dict[str, Any]]:
-    """Label -> cause and text, of steps that the newest driver gave up."""
-    newest: Mapping[str, Any] = drivers[-1]["failed"] if drivers else {}
-    return {label: dict(why) for label, why in newest.items() if label not in survey.recorded}
+    """Label -> cause and text, of steps that the newest driver gave up, or one that is alive; of several the
+    newest one's. A step that has another key now was asked for otherwise then, and has not failed."""
+    found: dict[str, dict[str, Any]] = {}
+    for driver in drivers:
+        if driver["alive"] or driver is drivers[-1]:
+            found |= {label: dict(why) for label, why in driver["failed"].items()}
+    left = {planned.label: planned.key for planned in survey.to_run}
+    return {
+        label: why for label, why in found.items() if label in left and why.get("key") in (None, left[label])
+    }
 
 
 def _lease(store: ArtifactStore, key: str) -> dict[str, Any] | None:
@@ -206,5 +253,19 @@ def _attempts(store: ArtifactStore, key: str) -> list[dict[str, Any]]:
     found = []
     for name in store.list(StepPaths(key).attempts):
         with suppress(ValueError):
-            found.append(dict(json.loads(store.read(name) or b"{}")))
+            found.append(_in_words(dict(json.loads(store.read(name) or b"{}"))))
     return found
+
+
+def _in_words(ended: dict[str, Any]) -> dict[str, Any]:
+    """How an attempt ended, as it is written now: workers once left an exception's class as the cause."""
+    name = ended.get("cause")
+    if not isinstance(name, str) or "error" in ended or name in set(Cause):
+        return ended
+    cause = Cause.FIXABLE if name in _names(XstiltsError) else _CLASSES.get(name, Cause.BUG)
+    return {**ended, "cause": str(cause), "error": name}
+
+
+def _names(kind: type[Exception]) -> set[str]:
+    """Of an exception and of all that stand on it."""
+    return {kind.__name__}.union(*map(_names, kind.__subclasses__()))

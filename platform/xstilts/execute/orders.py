@@ -27,11 +27,14 @@ class Orders:
     """Steps at once."""
     budget: BudgetSpec | None = None
 
-    def to_json(self) -> bytes:
-        """As stored."""
+    def to_words(self) -> dict[str, Any]:
+        """As `status --json` tells it."""
         budget = self.budget.model_dump(mode="json") if self.budget else None
-        words = {"stop": self.stop, "workers": self.workers, "budget": budget, "written": time.time()}
-        return json.dumps(words).encode()
+        return {"stop": self.stop, "workers": self.workers, "budget": budget}
+
+    def to_json(self) -> bytes:
+        """As stored; never the same bytes twice."""
+        return json.dumps({**self.to_words(), "written": time.time()}).encode()
 
     @classmethod
     def from_json(cls, data: bytes) -> Orders:
@@ -47,30 +50,38 @@ class Orders:
 
 def order(store: ArtifactStore, job: str, **changed: Any) -> None:
     """Asks something of whoever drives `job`, by fields of `Orders`; what was asked before of other things
-    stays asked, but an order to stop is for once."""
-    before = Orders.from_json(store.read(orders_file(job)) or b"")
+    stays asked, but an order to stop is for once. None takes a limit back."""
+    before = asked_of(store, job)
     store.put(orders_file(job), replace(before, **{"stop": "", **changed}).to_json())
 
 
-class Inbox:
-    """The orders of one job, as one driver reads them: an order to stop that was there before it began is
-    not meant for it."""
+def asked_of(store: ArtifactStore, job: str) -> Orders:
+    """The orders that stand; of a stop, also one that was heeded, until something else is asked."""
+    return Orders.from_json(store.read(orders_file(job)) or b"")
 
-    def __init__(self, store: ArtifactStore, job: str, submitted: bool) -> None:
-        """`submitted`: what was asked beside stopping, before the driver began, is meant for it."""
-        self._store, self._name, self._submitted = store, orders_file(job), submitted
-        self._old = store.read(self._name)
+
+class Inbox:
+    """The orders of one job, as one driver reads them."""
+
+    def __init__(self, store: ArtifactStore, job: str, submitted: bool, workers: int | None = None) -> None:
+        """`submitted`: what was asked before the driver began is meant for it, a stop too, since submitting
+        takes older ones back; else only what is asked from now on. `workers`: the job's own number of steps
+        at once, for when an order of another is taken back."""
+        self._store, self._name, self._workers = store, orders_file(job), workers
+        self._old = None if submitted else store.read(self._name)
+        self._last, self._limited = Orders(), False
 
     def __call__(self) -> Orders:
-        """What is asked now; nothing while the store is away."""
+        """What is asked now; while the store is away what was asked last, or a budget that was made larger
+        would be the job file's again."""
         with suppress(StoreError):
             data = self._store.read(self._name)
-            if data is not None:
-                orders = Orders.from_json(data)
-                if data != self._old:
-                    return orders
-                return Orders("", orders.workers, orders.budget) if self._submitted else Orders()
-        return Orders()
+            self._last = Orders() if data is None or data == self._old else Orders.from_json(data)
+        if self._last.workers is not None:
+            self._limited = True
+        elif self._limited:
+            return replace(self._last, workers=self._workers)
+        return self._last
 
 
 @dataclass(slots=True)

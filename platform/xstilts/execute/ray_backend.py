@@ -52,6 +52,8 @@ class _Member:
     """Whether it comes back after it died."""
     place: Place | None = None
     """Known once it has answered."""
+    asked: Any = None
+    """Answered once it has a place; asked of a search's trials' workers, whose news are the trials'."""
     did: set[str] = field(default_factory=set)
     """Keys of steps it has done or read: their files and encoders are near it."""
     idle_since: float = 0.0
@@ -71,8 +73,8 @@ class _Job:
     attempt: str
     member: _Member
     crew: tuple[_Member, ...]
-    begun: float
-    """On the driver's clock."""
+    waits_since: float
+    """Since when some worker of it has had no place, on the driver's clock; 0 when all have."""
     asked: Any
     """The answer that `news` will give."""
     answered: float = 0.0
@@ -117,7 +119,9 @@ class RayBackend:
         shape = self.shape(step, terms)
         crew: tuple[_Member, ...] = ()
         if isinstance(step.body, SearchBody):
-            crew = tuple(self._member(step, self._trial_shape(), True) for _ in range(self._need(step)))
+            # A trial of several processes is done by those; its worker only looks after them.
+            each = self._aside() if terms.engine == "ray_train" else self._own()
+            crew = tuple(self._member(step, each, True) for _ in range(self._need(step)))
         member = self._member(step, shape)
         now, attempt = time.monotonic(), new_attempt()
         run = member.actor.run.remote(step, attempt, terms, [each.actor for each in crew])
@@ -128,11 +132,9 @@ class RayBackend:
 
     def shape(self, step: Step, terms: Terms) -> dict[str, float]:
         """Resource -> what the step's own process holds; nothing on a local cluster: slots count there."""
-        watches = step.kind == "search" or terms.engine == "ray_train"
-        if watches:
-            has_head = self._cluster.shared and any(HEAD in kind for kind in node_kinds(self._ray))
-            return {HEAD: 0.001} if has_head else {}
-        return self._trial_shape() if step.kind != "score" else self._cpus()
+        if step.kind == "search" or terms.engine == "ray_train":
+            return self._aside()
+        return self._own() if step.kind != "score" else self._cpus()
 
     def poll(self, seconds: float) -> None:
         """Passes on news, then what has ended; looks after workers that hang or whose node goes."""
@@ -174,7 +176,12 @@ class RayBackend:
     def _cpus(self) -> dict[str, float]:
         return {"CPU": float(self._site.execution.threads)} if self._cluster.shared else {}
 
-    def _trial_shape(self) -> dict[str, float]:
+    def _aside(self) -> dict[str, float]:
+        """Of a process that only looks after others: where the cluster is kept together."""
+        has_head = self._cluster.shared and any(HEAD in kind for kind in node_kinds(self._ray))
+        return {HEAD: 0.001} if has_head else {}
+
+    def _own(self) -> dict[str, float]:
         gpus = self._gpus()
         return {**self._cpus(), **({"GPU": gpus} if gpus else {})}
 
@@ -311,8 +318,7 @@ class RayBackend:
             if silent or (job.started and now - job.progressed > hang):
                 job.ended_by = Cause.HUNG
                 self._slay(job.member)
-            if not job.started and not job.told_waiting and now - job.begun > SLOW_SECONDS:
-                self._say_why_it_waits(job)
+            self._look_at_places(job, now)
         for member in [each for each in self._idle if each.node in leaving]:
             self._idle.remove(member)
             self._dismiss(member)
@@ -321,13 +327,34 @@ class RayBackend:
                 self._idle.remove(member)
                 self._dismiss(member)
 
-    def _say_why_it_waits(self, job: _Job) -> None:
-        shape = job.crew[0].shape if job.crew else job.member.shape
-        short = shortage(self._ray, shape)
+    def _look_at_places(self, job: _Job, now: float) -> None:
+        """Says it of a step whose worker waits for a place, or of a search some of whose workers do."""
+        placed = [self._has_place(each) for each in job.crew] if job.crew else [job.started]
+        if all(placed):
+            if job.told_waiting:
+                self._say(job, "has its place now")
+            job.waits_since, job.told_waiting = 0.0, False
+            return
+        job.waits_since = job.waits_since or now
+        if job.told_waiting or now - job.waits_since < SLOW_SECONDS:
+            return
+        short = shortage(self._ray, job.crew[0].shape if job.crew else job.member.shape)
         if short:
             job.told_waiting = True
-            text = f"waits for a place: {short}"
-            self._listen(Event(job.step.label, "note", job.attempt, text=text, time=time.time()))
+            some = f" for {placed.count(False)} of its {len(placed)} workers" if any(placed) else ""
+            self._say(job, f"waits for a place{some}: {short}")
+
+    def _has_place(self, member: _Member) -> bool:
+        """As it was at the last look: each answer is followed by the next question."""
+        if member.asked is not None:
+            ready, _ = self._ray.wait([member.asked], timeout=0)
+            if not ready:
+                return False
+        member.asked = member.actor.__ray_ready__.remote()
+        return True
+
+    def _say(self, job: _Job, text: str) -> None:
+        self._listen(Event(job.step.label, "note", job.attempt, text=text, time=time.time()))
 
     def _dismiss(self, member: _Member) -> None:
         with suppress(Exception):

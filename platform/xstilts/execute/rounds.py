@@ -8,13 +8,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from xstilts.errors import XstiltsError
 from xstilts.execute.crew import DONE, ENDED, MEMBER, NUMBER, RUNG
 from xstilts.execute.pruning import RUNGS, floors
-from xstilts.execute.trials import Journal, Trial, best_of, clean
+from xstilts.execute.trials import Journal, Trial, attempt_mark, best_of, clean
 from xstilts.plan.step import SearchBody
 from xstilts.plan.trainings import HINT, own_values, trial_of
 from xstilts.record.schema import read_record
@@ -107,6 +107,8 @@ class Round:
     begun: dict[int, float] = field(default_factory=dict)
     done: dict[int, float] = field(default_factory=dict)
     asked_at: float = 0.0
+    unplaced: set[int] = field(default_factory=set)
+    """Trials whose worker did not come back: another takes them, in the next fit."""
 
     @property
     def rungs(self) -> tuple[float, ...]:
@@ -154,9 +156,13 @@ class Round:
             self._ended(number, str(said[ENDED]), said, round(time.monotonic() - begun, 3))
         else:
             self.done[number] = float(said.get(DONE, 0.0))
-            ended, count = len(self.study.trials), self.study.body.trials
-            running = sum(done for each, done in self.done.items() if each not in self.study.trials)
-            self.work.tell((ended + running) / count, {}, ended)
+            self.sign()
+
+    def sign(self) -> None:
+        """Says how far the search is; that it lives, where it waits for workers."""
+        ended, count = len(self.study.trials), self.study.body.trials
+        running = sum(done for each, done in self.done.items() if each not in self.study.trials)
+        self.work.tell((ended + running) / count, {}, ended)
 
     def _ended(self, number: int, how: str, said: Mapping[str, Any], seconds: float) -> None:
         if number in self.study.trials:
@@ -166,6 +172,8 @@ class Round:
         elif how == "failed":
             self._keep(number, "failed", said, seconds=seconds, why=str(said["why"]))
             clean(self.work.store, self.study.trials[number], self.work.step.key)
+        elif how == "unplaced":
+            self.unplaced.add(number)
         elif how == "bug":
             raise RuntimeError(f"trial {number} of {self.work.step.label} met a bug\n{said['why']}")
         elif how == "broken":
@@ -177,7 +185,9 @@ class Round:
         record = read_record(self.work.store, step.key)
         if record is None:
             raise XstiltsError(f"trial {number} of {self.work.step.label} left no record", KEPT)
-        self.study.keep(Trial.of_record(number, self.points[number], record, self._met(number)))
+        trial = Trial.of_record(number, self.points[number], record, self._met(number))
+        own = record.attempt.endswith(attempt_mark(self.work.step.key))
+        self.study.keep(replace(trial, found=not own))
 
     def _keep(self, number: int, state: Any, said: Mapping[str, Any], **words: Any) -> None:
         values = self.points[number]
@@ -202,7 +212,7 @@ class Round:
             remedy = "mend it and run the job again; finished trials are kept"
             raise XstiltsError(f"a trial of {self.work.step.label} did not end ({cause})", remedy)
         for number in self.points:
-            if number in self.study.trials or self.is_stopping():
+            if number in self.study.trials or number in self.unplaced or self.is_stopping():
                 continue
             self.study.tries[number] = self.study.tries.get(number, 0) + 1
             if self.study.tries[number] >= TRIES:

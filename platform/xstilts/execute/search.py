@@ -17,9 +17,10 @@ import os
 import shutil
 import tempfile
 import time
+import traceback
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -67,6 +68,12 @@ QUIETLY = {
     "RAY_AIR_NEW_OUTPUT": "0",
 }
 """Ctrl-C is the driver's, the store is the log, and the terminal has tables of its own."""
+
+LOST_FOLLOWERS = 3
+"""How often a trial's own light process may be lost; another one then follows the step, which goes on."""
+
+PLACE_SECONDS = 1.0
+"""How long to wait for a first worker to answer, before asking again whether the search is to stop."""
 
 METRIC = "dev"
 """What Tune asks every report to have; what is worth knowing stands beside it."""
@@ -119,7 +126,8 @@ def _crew(work: Work, body: SearchBody) -> Iterator[tuple[Any, ...]]:
         return
     execution = work.site.execution
     count = min(body.concurrent, execution.workers)
-    cluster = None if ray.is_initialized() else LocalRay(count * execution.threads)
+    each = execution.threads * (execution.ranks if work.terms.engine == "ray_train" else 1)
+    cluster = None if ray.is_initialized() else LocalRay(count * each)
     # No CPUs of Ray's: whoever runs the search has counted its workers.
     make = ray.remote(num_cpus=0, max_concurrency=THREADS, max_restarts=-1)(Worker)
     members = tuple(make.remote(work.site) for _ in range(count))
@@ -135,7 +143,7 @@ def _crew(work: Work, body: SearchBody) -> Iterator[tuple[Any, ...]]:
 def _run_round(work: Work, study: Study, members: Sequence[Any], begin: int) -> None:
     """Runs the trials of one round that have not ended yet, as many at once as there are workers."""
     watch = Round(work, study, members, study.floors(begin))
-    searcher = _Suggestions(study, begin, len(members), watch.is_stopping)
+    searcher = _Suggestions(study, begin, watch, members)
     watch.points = searcher.points
     watch.keep_what_is_recorded()
     numbers = searcher.begin()
@@ -144,7 +152,7 @@ def _run_round(work: Work, study: Study, members: Sequence[Any], begin: int) -> 
     scratch = Path(tempfile.mkdtemp(prefix="tune", dir=work.scratch))
     for name, value in QUIETLY.items():
         os.environ.setdefault(name, value)
-    terms = replace(work.terms, ready=time.time(), over=None, engine="warm", rungs=watch.rungs)
+    terms = replace(work.terms, ready=time.time(), over=None, rungs=watch.rungs)
     follow = tune.with_parameters(_follow, search=work.step, site=work.site, terms=terms, members=members)
     tuner = tune.Tuner(
         tune.with_resources(follow, BESIDE),
@@ -158,7 +166,11 @@ def _run_round(work: Work, study: Study, members: Sequence[Any], begin: int) -> 
             reuse_actors=True,
         ),
         run_config=tune.RunConfig(
-            name="round", storage_path=str(scratch), verbose=0, callbacks=[_Stopping(watch)]
+            name="round",
+            storage_path=str(scratch),
+            verbose=0,
+            callbacks=[_Stopping(watch)],
+            failure_config=tune.FailureConfig(max_failures=LOST_FOLLOWERS),
         ),
     )
     try:
@@ -174,7 +186,7 @@ def _run_round(work: Work, study: Study, members: Sequence[Any], begin: int) -> 
 class _Suggestions(OptunaSearch):  # type: ignore[misc]
     """Optuna's points of one round, all asked for before it begins; says which worker takes each trial."""
 
-    def __init__(self, study: Study, begin: int, members: int, stopping: Callable[[], bool]) -> None:
+    def __init__(self, study: Study, begin: int, watch: Round, members: Sequence[Any]) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         body = study.body
         seed = stream(body.trial.seed, f"search/{begin}") % 2**32
@@ -187,10 +199,12 @@ class _Suggestions(OptunaSearch):  # type: ignore[misc]
             self._remember(trial)
         self.points = {number: self._point(study, number) for number in study.round_numbers(begin)}
         self._waiting: deque[int] = deque()
-        self._free = list(range(members))
+        self._members = members
+        self._free = list(range(len(members)))
+        self._asked: dict[Any, int] = {}
         self._taken: dict[str, tuple[int, int]] = {}
         self._study = study
-        self._stopping = stopping
+        self._watch = watch
 
     def begin(self) -> tuple[int, ...]:
         """The trials that are to run now: those of the round that have not ended."""
@@ -217,12 +231,34 @@ class _Suggestions(OptunaSearch):  # type: ignore[misc]
         )
 
     def suggest(self, trial_id: str) -> Any:
-        """The next trial of the round and the worker that takes it."""
-        if self._stopping() or not self._waiting:
+        """The next trial of the round and the worker that takes it; None while no free worker answers."""
+        if self._watch.is_stopping() or not self._waiting:
             return Searcher.FINISHED
-        number, member = self._waiting.popleft(), self._free.pop(0)
+        member = self._placed()
+        if member is None:
+            self._watch.sign()
+            return None
+        number = self._waiting.popleft()
+        self._free.remove(member)
         self._taken[trial_id] = (number, member)
         return {**self.points[number], NUMBER: number, MEMBER: member}
+
+    def _placed(self) -> int | None:
+        """A free worker that has a place. One that has none may never get one while other searches hold what
+        it needs, so that no trial may wait for it: two searches that share too few nodes both go on."""
+        waiting = set(self._asked.values())
+        for member in self._free:
+            if member not in waiting:
+                self._asked[self._members[member].__ray_ready__.remote()] = member
+        asked = [reference for reference, member in self._asked.items() if member in self._free]
+        # Reports of trials that run wait for this.
+        ready, _ = ray.wait(asked, timeout=0 if self._taken else PLACE_SECONDS)
+        for reference in ready:
+            member = self._asked.pop(reference)
+            with suppress(ray.exceptions.RayError):  # it is coming back, and asked again then
+                ray.get(reference)
+                return member
+        return None
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Nothing: a round has its suggestions already."""
@@ -328,3 +364,5 @@ def _follow(config: dict[str, Any], search: Step, site: Site, terms: Terms, memb
         ).run()
     except XstiltsError as problem:
         tell({ENDED: "broken", "why": problem.problem, "remedy": problem.remedy})
+    except Exception:  # said once; what Tune tries again is a process that was lost
+        tell({ENDED: "bug", "why": traceback.format_exc()})

@@ -71,8 +71,9 @@ def engine_of(
     planned: Planned, plan: Plan, execution: ExecutionSpec, on_cluster: bool
 ) -> Literal["warm", "ray_train"]:
     """Which engine runs a step. A Ray Train run costs 15 s before its first step, which thousands of short
-    target trainings must not pay: `auto` gives it what is long or has several processes."""
-    if planned.kind not in ("pretrain", "train") or execution.engine in ("warm", "inline"):
+    target trainings must not pay: `auto` gives it what is long or has several processes. Of a search: which
+    engine runs its trials."""
+    if planned.kind not in ("pretrain", "train", "search") or execution.engine in ("warm", "inline"):
         return "warm"
     if execution.engine == "ray_train" or execution.ranks > 1:
         return "ray_train"
@@ -80,7 +81,7 @@ def engine_of(
         other.kind in ("train", "search") and planned.label in other.inputs.values() for other in plan
     )
     long = planned.kind == "pretrain" or stood_on
-    return "ray_train" if on_cluster and long else "warm"
+    return "ray_train" if on_cluster and long and planned.kind != "search" else "warm"
 
 
 @dataclass(frozen=True, slots=True)

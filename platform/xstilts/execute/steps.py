@@ -19,7 +19,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from xstilts.errors import StoreError, XstiltsError
-from xstilts.execute.backends import Elsewhere, Event, Listener, Terms
+from xstilts.execute.backends import Elsewhere, Event, Listener, Terms, classify
 from xstilts.execute.gauges import gauged
 from xstilts.execute.nearby import brought
 from xstilts.execute.provenance import provenance
@@ -190,10 +190,12 @@ def _done(work: Work) -> StepRecord:
         with work.timed("save"):
             outputs = _publish(work, outcome)
     except BaseException as problem:
-        _leave_cause(work, problem)
         if isinstance(problem, OSError | SafetensorError) and _is_full(problem):
             remedy = "free some space there or set TMPDIR, then run again; finished steps are kept"
-            raise StoreError(f"the scratch folder {work.scratch} is full", remedy) from problem
+            full = StoreError(f"the scratch folder {work.scratch} is full", remedy)
+            _leave_cause(work, full)
+            raise full from problem
+        _leave_cause(work, problem)
         raise
     record = _record(work, outcome, outputs, time.monotonic() - begin)
     if not work.store.create(work.paths.record, record.to_json()):
@@ -244,7 +246,8 @@ def _is_full(problem: Exception) -> bool:
 
 def _leave_cause(work: Work, problem: BaseException) -> None:
     """Writes why the attempt ended; a store that cannot take even that does not hide the problem."""
-    words = {"attempt": work.attempt, "cause": type(problem).__name__, "text": str(problem)}
+    cause, name = str(classify(problem)), type(problem).__name__
+    words = {"attempt": work.attempt, "cause": cause, "error": name, "text": str(problem)}
     words["ended"] = datetime.now(UTC).isoformat(timespec="seconds")
     try:
         work.store.put(work.paths.attempt(work.attempt), json.dumps(words, indent=1).encode())

@@ -11,7 +11,7 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -45,6 +45,12 @@ PASSED_ON = (
 ACTIVE = ("PENDING", "RUNNING")
 POLL_SECONDS = 1.0
 
+SUBMISSION = "XSTILTS_SUBMISSION"
+"""In a submitted driver's environment: which submission it is; its file in the store says so too."""
+
+STOP_SECONDS = 120.0
+"""For which `submit` waits for a driver that was told to stop: its running steps write checkpoints first."""
+
 DEAF_SECONDS = 60.0
 """For which a log is still followed when the cluster does not answer."""
 
@@ -57,6 +63,10 @@ class Asked:
     store: str
     data: str | None = None
     package: Package = "upload"
+    version: str = ""
+    """The plan's digest: of all that decides a result, in the job file and in the data."""
+    execution: str = ""
+    """Digest of how it is to be run, which decides none."""
 
 
 class Submissions:
@@ -77,24 +87,65 @@ class Submissions:
         except Exception as problem:  # requests' errors, RuntimeError, ConnectionError: one meaning
             raise self._refused(problem) from None
 
-    def submit(self, asked: Asked) -> tuple[str, bool]:
-        """(submission id, whether it is new): a job that is being driven already is not driven twice."""
-        running = [each for each in self.of_job(asked) if str(each.status) in ACTIVE]
-        if running:
-            return str(running[-1].submission_id), False
-        count = len(self.of_job(asked)) + 1
+    def submit(self, asked: Asked) -> str:
+        """Has the job driven; the submission's id. Ask `going_on` before: nothing is driven twice."""
+        name = f"xstilts-{asked.job}-{len(self.of_job(asked)) + 1}-{int(time.time())}"
         words = {"xstilts_job": asked.job, "xstilts_store": asked.store}
+        words |= {"xstilts_version": asked.version, "xstilts_execution": asked.execution}
         command, environment = _drive(asked)
+        environment["env_vars"][SUBMISSION] = name
         try:
             made = self._client.submit_job(
-                entrypoint=command,
-                submission_id=f"xstilts-{asked.job}-{count}-{int(time.time())}",
-                runtime_env=environment,
-                metadata=words,
+                entrypoint=command, submission_id=name, runtime_env=environment, metadata=words
             )
         except Exception as problem:
             raise self._refused(problem) from None
-        return str(made), True
+        return str(made)
+
+    def going_on(
+        self, asked: Asked, is_ending: Callable[[str], bool], say: Callable[[str], None]
+    ) -> str | None:
+        """The submission that drives the job and goes on, or None: then nobody does. One that `is_ending`,
+        by its id, is waited for; `say` is told.
+
+        Raises:
+            ClusterError: it works on another version of the job, or does not end within 120 s.
+        """
+        running = self._active(asked)
+        if any(is_ending(str(each.submission_id)) for each in running):
+            self._wait(asked, say)
+            return None
+        if not running:
+            return None
+        name, known = str(running[-1].submission_id), running[-1].metadata or {}
+        if known.get("xstilts_version", asked.version) != asked.version:
+            problem = f"{name} is running another version of {asked.job}: the job file or its data changed"
+            remedy = "cancel it (`xstilts cancel JOB`) or wait for its end, then submit this version"
+            raise ClusterError(problem, f"{remedy}; or give this version a `name` of its own")
+        if known.get("xstilts_execution", asked.execution) != asked.execution:
+            say(f"{name} keeps the `execution` it was submitted with; to change that, cancel it and submit")
+        return name
+
+    def _active(self, asked: Asked) -> list[Any]:
+        return [each for each in self.of_job(asked) if str(each.status) in ACTIVE]
+
+    def _wait(self, asked: Asked, say: Callable[[str], None]) -> None:
+        """Until nothing drives the job.
+
+        Raises:
+            ClusterError: something does after 120 s.
+        """
+        deadline, told = time.monotonic() + STOP_SECONDS, False
+        while running := self._active(asked):
+            name = str(running[-1].submission_id)
+            if time.monotonic() >= deadline:
+                problem = f"{name} is stopping and has not ended within {STOP_SECONDS:.0f} s"
+                remedy = "submit again when `xstilts status JOB` says that it has"
+                raise ClusterError(problem, f"{remedy}, or end it at once: xstilts cancel JOB --now")
+            if not told:
+                say(f"{name} is stopping; waiting for its end")
+            told = True
+            time.sleep(POLL_SECONDS)
 
     def of_job(self, asked: Asked) -> list[Any]:
         """Ray's own records of what drove the job on this store, oldest first."""

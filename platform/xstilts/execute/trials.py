@@ -46,6 +46,9 @@ class Trial:
     curve: Rungs = ()
     """Of a trial that has no record: loss at shares of its steps."""
     why: str = ""
+    found: bool = False
+    """Whether something else than this search ran it. Such a trial has rungs only if a search that prunes
+    made it, so what a search prunes may depend on what it finds; its table says which those are."""
 
     def to_json(self) -> dict[str, Json]:
         """A row of the trial table."""
@@ -60,6 +63,7 @@ class Trial:
             "seconds": self.seconds,
             **({"curve": [list(each) for each in self.curve]} if self.curve else {}),
             **({"why": self.why} if self.why else {}),
+            **({"found": True} if self.found else {}),
         }
 
     @classmethod
@@ -83,6 +87,7 @@ class Trial:
             seconds=float(words["seconds"]),
             curve=_pairs(words.get("curve", ())),
             why=str(words.get("why", "")),
+            found=bool(words.get("found", False)),
         )
 
     @classmethod

@@ -91,7 +91,7 @@ class Worker:
             self._stop.clear()
             self._events.append(Event(step.label, "started", attempt, time=time.time()))
             try:
-                if terms.engine == "ray_train":
+                if terms.engine == "ray_train" and step.kind != "search":
                     from xstilts.execute import ray_train
 
                     ray_train.run_step(step, self._site, attempt, self._hear, self._stop.is_set, terms)

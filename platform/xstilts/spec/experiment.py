@@ -225,7 +225,8 @@ class SearchSpec(Frozen):
     """Any other training setting by name: `warmup: {low: 0, high: 0.2}`, `effective_batch: [16, 32]`,
     `weight_decay: {low: 1.0e-3, high: 0.1, scale: log}`."""
     prune: Literal["asha", "none"] = "asha"
-    """asha: a trial ends at 1/4 or 1/2 of its own steps when it is in the worse half of those before it."""
+    """asha: a trial ends at 1/4 or 1/2 of its own steps when it is in the worse half of those before it. Of a
+    trial that the store already had, rungs are known only where a search that prunes made it."""
     seed: int = 1000
     """Of the sampler and of every trial's training; none of `seeds`."""
     targets: tuple[str, ...] = ()
