@@ -213,9 +213,9 @@ def submit(
         ClusterError: there is no cluster, nodes of one would not see the job's store, or what drives the job
             works on another version of it.
     """
-    from xstilts.execute.ledger import is_ending
+    from xstilts.execute.ledger import await_stop, is_ending
     from xstilts.execute.orders import order
-    from xstilts.execute.submit import Asked, Submissions
+    from xstilts.execute.submit import STOP_SECONDS, Asked, Submissions
 
     name = job.file.experiment.name
     submissions = Submissions(address)
@@ -227,6 +227,10 @@ def submit(
     execution = digest(job.file.experiment.execution.model_dump(mode="json"))
     asked = Asked(name, job.store.location, job.site.data, package, version, execution)
     running = submissions.going_on(asked, lambda each: is_ending(job.store, name, each), say)
+    ended = () if running else [str(each.submission_id) for each in submissions.of_job(asked)]
+    if not running and (driver := await_stop(job.store, name, STOP_SECONDS, ended)):
+        problem = f"{driver} was told to stop and has not ended within {STOP_SECONDS:.0f} s"
+        raise ClusterError(problem, "submit again when `xstilts status JOB` says that it has")
     given = {"workers": workers, "budget": budget}
     given = {word: value for word, value in given.items() if value is not None}
     if given or not running:  # an order to stop is not meant for a new driver
@@ -267,17 +271,18 @@ def cancel(job: Job, address: str | None = None, now: bool = False) -> bool:
     from xstilts.execute.orders import order
 
     name = job.file.experiment.name
-    alive = [words for words in drivers_of(job.store, name) if words["alive"]]
+    driven = any(words["alive"] for words in drivers_of(job.store, name))
     order(job.store, name, stop="now" if now else "checkpoint")
     if address:
         from xstilts.execute.submit import ACTIVE, Asked, Submissions
 
         submissions = Submissions(address)
         for each in submissions.of_job(Asked(name, job.store.location)):
-            # One that has not begun takes the order for one that was there before it.
+            driven = driven or str(each.status) in ACTIVE
+            # One that has not begun would do no more than read the order.
             if str(each.status) == "PENDING" or now and str(each.status) in ACTIVE:
                 submissions.kill(str(each.submission_id))
-    return bool(alive)
+    return driven
 
 
 def report(job: Job, out: Path | None = None, live: bool = True) -> Report:

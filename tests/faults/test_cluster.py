@@ -30,21 +30,21 @@ LONGER = """\
 name: longer
 world: {seed: 1}
 pretrain:
-  {data: world, vocabulary: 500, layers: 1, width: 16, heads: 2, length: 32, batch: 32, steps: 2000,
+  {data: world, vocabulary: 500, layers: 1, width: 16, heads: 2, length: 32, batch: 32, steps: 1600,
    learning_rate: 2.0e-3, sentences: 200}
 intermediate: [none]
 targets: [world_tagging]
 languages: [w0, w1]
 seeds: [1, 2]
 train:
-  target: {learning_rate: 1.0e-3, epochs: 130, effective_batch: 32, max_length: 32}
+  target: {learning_rate: 1.0e-3, epochs: 110, effective_batch: 32, max_length: 32}
 evaluate: {split: test, first: 20, selection: {first: 20}}
 execution: {engine: warm, workers: 2, threads: 1, gpus: 1, checkpoint_seconds: 0.5}
 """
 """7 steps: pretraining, then two trainings at once, each long enough to be met at work."""
 
 SEARCHED = LONGER.replace("seeds: [1, 2]", "seeds: [1]") + (
-    "search: {trials: 3, concurrent: 2, prune: none, epochs: [130],"
+    "search: {trials: 2, concurrent: 2, prune: none, epochs: [110],"
     " learning_rate: {low: 1.0e-4, high: 1.0e-2}}\n"
 )
 
@@ -236,7 +236,7 @@ def test_a_search_goes_on_with_the_places_it_has(stack: Stack, submitted: Callab
     job.until(lambda: any("for 1 of its 2 workers" in step.get("note", "") for step in job.status()["steps"]))
     assert job.end()["drivers"][-1]["state"] == "done"
     (search,) = [record for key, record in records(job.store).items() if key.startswith("search")]
-    assert [trial["state"] for trial in search["result"]["trials"]] == ["finished"] * 3
+    assert [trial["state"] for trial in search["result"]["trials"]] == ["finished"] * 2
 
 
 def test_a_shape_that_no_node_has_is_named_and_the_job_can_be_cancelled(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -93,12 +94,12 @@ def test_what_was_spent_counts_over_all_drivers(store: LocalStore) -> None:
 
 
 def test_running_steps_spend_what_they_hold(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = iter([0.0, 10.0, 30.0])
+    clock = iter([0.0, 10.0, 20.0, 30.0])
     monkeypatch.setattr(time, "monotonic", lambda: next(clock))
-    spending, busy = Spending(), [planned("a"), planned("b"), planned("s", kind="score")]
-    for _ in range(3):
-        spending.count(busy, ExecutionSpec(gpus=0.25))
-    assert spending.seconds == pytest.approx(30 * 2 * 0.25)
+    spending = Spending()
+    for held in (2.0, 0.5, 0.0, 1.0):  # nothing was held before the first look
+        spending.count(held)
+    assert spending.seconds == pytest.approx(10 * (0.5 + 0.0 + 1.0))
 
 
 def test_a_drivers_file_says_what_runs_waits_and_failed(
@@ -150,6 +151,26 @@ def test_status_tells_running_failed_and_blocked_with_causes(store: LocalStore) 
     assert steps["d"]["state"] == "recorded" and steps["d"]["cause"] is None
     totals = found["totals"]
     assert (totals["running"], totals["failed"], totals["blocked"], totals["recorded"]) == (1, 1, 1, 1)
+
+
+def test_the_lease_of_a_driver_that_is_gone_does_not_run(store: LocalStore) -> None:
+    """The cluster is gone, its leases are of other machines, and nobody takes them away."""
+    a = planned("a")
+    assert a.step
+
+    def state(silent: float, alive: bool) -> str:
+        then = datetime.fromtimestamp(time.time() - silent, UTC).isoformat(timespec="seconds")
+        claim = {"holder": "theirs", "attempt": "x", "host": "elsewhere", "boot": "b", "heartbeat": then}
+        store.put(StepPaths(a.step.key).lease, json.dumps(claim).encode())  # type: ignore[union-attr]
+        words = {"driver": "theirs", "started": 1.0, "state": "running"}
+        told = json.dumps(words | {"updated": time.time() - (0 if alive else silent)})
+        store.put(driver_file("job", "theirs"), told.encode())
+        (step,) = status(survey(plan_of(a), store), store)["steps"]
+        return str(step["state"])
+
+    assert state(5, True) == "running"
+    assert state(200, True) == "running", "its worker may wait for the store"
+    assert state(200, False) == "to_run"
 
 
 def test_status_tells_what_any_live_driver_gave_up(store: LocalStore) -> None:

@@ -72,6 +72,9 @@ class Scripted:
         self.started.append(step.label)
         self.terms.append(terms)
 
+    def accelerators(self) -> float:
+        return float(len(self.running))
+
     @staticmethod
     def idle(seconds: float) -> None:
         """What a poll does when nothing runs."""

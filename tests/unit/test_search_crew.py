@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from test_search_trials import record, search_step
 
 from xstilts.errors import StoreError, TrainingError
 from xstilts.execute import crew
+from xstilts.execute.attempts import of_step
 from xstilts.execute.backends import Event, Terms
 from xstilts.execute.crew import DONE, ENDED, RUNG, WAITING, TrialRun
 from xstilts.execute.site import Site
@@ -124,7 +126,7 @@ def follow(store: LocalStore, member: Member, **execution: Any) -> list[dict[str
 def finishes(store: LocalStore, *events: Event) -> Any:
     def run(step: Step, attempt: str, terms: Terms) -> tuple[list[Event], Any]:
         record(store, step, 50.0)
-        mine = [Event(each.label, each.what, attempt, each.done, each.metrics, each.step) for each in events]
+        mine = [replace(each, attempt=attempt) for each in events]
         return mine, Event(step.label, "done", attempt)
 
     return run
@@ -238,6 +240,52 @@ def test_a_worker_that_does_not_come_back_leaves_the_trial_to_another(
     member = Member(finishes(store))
     member.news = type("call", (), {"remote": staticmethod(lambda: Answer(None, ready=False))})
     assert follow(store, member)[-1] == {ENDED: "unplaced", "curve": []} and member.script, "it never ran"
+
+
+def test_a_trial_says_that_it_lives_whether_it_gets_on_or_not(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the driver would take the search for hung before the trial's own clock does."""
+    monkeypatch.setattr(crew, "SIGN_SECONDS", 0.0)
+    monkeypatch.setattr(TrialRun, "_slay", lambda self: None)
+    silent = lambda step, attempt, terms: ([], None)  # noqa: E731
+    told = follow(store, Member(silent, finishes(store)), hang_seconds=0.02)
+    assert told.count({DONE: 0.0}) > 2
+
+
+def test_why_ranks_wait_is_passed_on(store: LocalStore) -> None:
+    waits = Event(STEP.label, "note", text="waits for a place: no node with 1 GPU is free")
+    told = follow(store, Member(finishes(store, waits)))
+    assert {WAITING: True, "why": "waits for a place: no node with 1 GPU is free"} in told
+
+
+def test_lost_attempts_leave_their_cause(store: LocalStore) -> None:
+    follow(store, Member(raises(RayError("the actor died")), fails(Cause.HUNG), finishes(store)))
+    left = [each["cause"] for each in of_step(store, STEP.key)]
+    assert sorted(left) == ["lost worker", "no sign of life"]
+
+
+def test_an_attempt_that_nobody_follows_is_stopped_and_then_ended(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its process of Tune's was lost; another takes the trial over, on the same worker."""
+    slain: list[Place | None] = []
+    monkeypatch.setattr(TrialRun, "_slay", lambda self: slain.append(self.place))
+    lost = f"20260101T000000-aaaa{attempt_mark(SEARCH.key)}"
+    lease = Lease.take(store, StepPaths(STEP.key), lost, "this search")
+    assert lease is not None
+    member = Member(finishes(store))
+    told: list[dict[str, Any]] = []
+
+    def tell(words: Any) -> None:
+        told.append(dict(words))
+        if slain:
+            lease.release()
+
+    journal = Journal(store, SEARCH.key, ("learning_rate", "epochs"))
+    site = Site(store.location, None, ExecutionSpec(hang_seconds=0.01))
+    TrialRun(FakeRay(), member, STEP, 4, site, Terms(), journal, tell).run()
+    assert member.stops >= 2 and slain[0] == member.place and told[-1][ENDED] == "finished"
 
 
 def test_a_stop_ends_it_and_a_pruned_one_is_not_begun_again(store: LocalStore) -> None:

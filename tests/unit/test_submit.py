@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from xstilts import api
 from xstilts.cli.main import app
 from xstilts.errors import ClusterError, XstiltsError
-from xstilts.execute import submit
+from xstilts.execute import ledger, submit
 from xstilts.execute.orders import Orders, asked_of
 from xstilts.record.artifacts import driver_file, job_file
 from xstilts.record.local import LocalStore
@@ -179,6 +179,27 @@ def test_a_driver_of_another_place_that_stops_is_not_this_one(
     first, _, _ = asks(file, store)
     says(store, "", stopping=True)  # an `xstilts run` after Ctrl-C
     assert asks(file, store) == (first, False, [])
+
+
+def test_an_order_to_stop_stands_until_who_it_is_meant_for_has_read_it(
+    cluster: Cluster, file: Path, store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`xstilts run` elsewhere, then cancel and submit in one breath."""
+    monkeypatch.setattr(ledger, "PACE_SECONDS", 0.01)
+    says(store, "")
+    assert api.cancel(api.open_job(file, store.location))
+    seen: list[str] = []
+
+    def reads(store: Any, job: str) -> list[dict[str, Any]]:
+        seen.append(asked_of(store, job).stop)
+        if len(seen) == 3:
+            says(store, "", state="interrupted")
+        return drivers_of(store, job)
+
+    drivers_of = ledger.drivers_of
+    monkeypatch.setattr(ledger, "drivers_of", reads)
+    _, new, _ = asks(file, store)
+    assert new and set(seen[:3]) == {"checkpoint"} and not asked_of(store, "tiny").stop
 
 
 def test_limits_are_given_and_taken_back_in_words(

@@ -83,6 +83,10 @@ class Backend(Protocol):
         """Starts or queues a step; its inputs must be recorded."""
         ...
 
+    def accelerators(self) -> float:
+        """How many are held now by steps that have begun; a machine without any counts as one a step."""
+        ...
+
     def poll(self, seconds: float) -> None:
         """Tells the listener what has happened, waiting up to `seconds` for something to happen."""
         ...
@@ -144,6 +148,10 @@ class InlineBackend:
     def submit(self, step: Step, terms: Terms) -> None:
         """Queues a step."""
         self._queue.append((step, terms))
+
+    def accelerators(self) -> float:
+        """One, for the step that the next `poll` runs."""
+        return float(sum(step.kind != "score" for step, _ in self._queue[:1]))
 
     def poll(self, seconds: float) -> None:
         """Runs one queued step to its end."""

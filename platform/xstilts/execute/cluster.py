@@ -25,6 +25,9 @@ OBJECT_STORE_BYTES = 100_000_000
 HEAD = "head"
 """A resource that a cluster may give its head: what only watches then runs there, not on a spot node."""
 
+SLOW_SECONDS = 20.0
+"""What waits longer for a place than nodes usually take to come says why."""
+
 
 class Cluster(Protocol):
     """A Ray that this process is connected to."""
@@ -136,12 +139,21 @@ def ran_out_of_memory(ray: Any, problem: BaseException) -> bool:
     return isinstance(problem, ray.exceptions.OutOfMemoryError) or "running low on memory" in str(problem)
 
 
-def shortage(ray: Any, shape: Mapping[str, float]) -> str:
-    """Why nothing of this shape can be had now, in words; asked for what has waited for a while."""
+def shortage(ray: Any, shape: Mapping[str, float], count: int = 1) -> str:
+    """Why `count` places of this shape cannot be had now, in words; "" when they can, or nothing is wanted.
+    Asked for what has waited for a while."""
     wanted = {name: need for name, need in shape.items() if need > 0}
+    if not wanted:
+        return ""
     words = " and ".join(f"{need:g} {name}" for name, need in wanted.items())
-    if any(all(kind.get(name, 0.0) >= need for name, need in wanted.items()) for kind in node_kinds(ray)):
-        return f"every node with {words} is busy"
+    if any(_places(kind, wanted) for kind in node_kinds(ray)):
+        per_node = importlib.import_module("ray._private.state").available_resources_per_node()
+        free = sum(_places(each, wanted) for each in per_node.values())
+        if free >= count:
+            return ""  # whoever waits is about to have it
+        if count > 1:
+            return f"{free} of {count} places of {words} are free"
+        return f"no node with {words} is free"
     state = _autoscaling(ray)
     if state is None:
         return f"no node of this cluster has {words}, and it launches none"
@@ -151,6 +163,11 @@ def shortage(ray: Any, shape: Mapping[str, float]) -> str:
     failed = [str(each.reason).strip() for each in state.failed_instance_requests if each.reason]
     why = f" ({failed[-1].splitlines()[0][:200]})" if failed else ""
     return f"no node with {words} is there, and none has come yet{why}"
+
+
+def _places(has: Mapping[str, float], wanted: Mapping[str, float]) -> int:
+    """How often something fits; Ray counts in parts of 1e-4."""
+    return min(int(has.get(name, 0.0) / need + 1e-4) for name, need in wanted.items())
 
 
 def _autoscaling(ray: Any) -> Any:

@@ -13,7 +13,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from xstilts.errors import TrainingError
+from xstilts.errors import StoreError, TrainingError
+from xstilts.execute.attempts import TOLD_FROM_OUTSIDE, leave
 from xstilts.execute.backends import Event, Terms, new_attempt
 from xstilts.execute.cluster import draining, ran_out_of_memory
 from xstilts.execute.site import Site
@@ -22,7 +23,7 @@ from xstilts.execute.trials import Journal, attempt_mark
 from xstilts.execute.workers import Place, slay
 from xstilts.plan.step import Step
 from xstilts.record.artifacts import StepPaths
-from xstilts.record.lease import Dead, Held, Watch
+from xstilts.record.lease import Dead, Free, Held, Watch
 from xstilts.record.schema import read_record
 
 POLL_SECONDS = 0.3
@@ -69,12 +70,18 @@ class TrialRun:
     """Reports to the search; may end this process where the search is stopping and nothing runs."""
     again: Again = Again()
     watch: Watch = field(default_factory=Watch)
+    found: Free | Held | Dead = Free()
+    """Who has the step."""
     seen: Counter[Cause] = field(default_factory=Counter)
     curve: list[tuple[float, float]] = field(default_factory=list)
     place: Place | None = None
     leaving: bool = False
     """Whether the step was asked to stop because its worker's node goes."""
     signed: float = 0.0
+    done: float = 0.0
+    """Share of its steps."""
+    held_since: float | None = None
+    """Since when an attempt of this search's own has the step that nobody follows any more."""
 
     def run(self) -> None:
         """Until the step is recorded, has failed, was pruned or stopped.
@@ -88,6 +95,7 @@ class TrialRun:
             if self._is_pruned():
                 return self._end("stopped")
             if not self._is_free():
+                self._end_own()
                 self._wait()
                 continue
             if not self._await_worker():
@@ -113,6 +121,9 @@ class TrialRun:
             return False
         cause = Cause.PREEMPTED if self.leaving else cause
         self.seen[cause] += 1
+        if cause in TOLD_FROM_OUTSIDE:
+            with suppress(StoreError):  # the next attempt will meet the same store, and say so
+                leave(self.journal.store, self.step.key, event.attempt, cause, event.text)
         batch = self.terms.per_device_batch or self.site.execution.per_device_batch
         if not self.again.allows(cause, self.seen[cause], batch):
             if event.error is not None:
@@ -145,6 +156,10 @@ class TrialRun:
                 progressed = now if heard else progressed
             if ended:
                 return self._ended(run, asked, attempt)
+            if now - self.signed > SIGN_SECONDS:
+                # Whether it got on or not: that this trial hangs is seen here, and by nobody else first.
+                self.signed = now
+                self.tell({DONE: self.done})
             if now - looked > LOOK_SECONDS:
                 looked = now
                 self._look()
@@ -197,13 +212,13 @@ class TrialRun:
             value = event.metrics[0][1]
             self.tell({RUNG: event.done, "value": value, "step": event.step, "curve": self._thinned()})
         elif event.what == "started":
-            self.tell({DONE: 0.0})
+            self.tell({DONE: self.done})
+        elif event.what == "note":
+            self.tell({WAITING: True, "why": event.text})
         elif event.what == "progress":
+            self.done = max(self.done, event.done)
             if "loss" in metrics:
                 self.curve.append((round(event.done, 4), metrics["loss"]))
-            if time.monotonic() - self.signed > SIGN_SECONDS:
-                self.signed = time.monotonic()
-                self.tell({DONE: event.done})
 
     def _end(self, how: str, **words: str) -> None:
         self.tell({ENDED: how, "curve": self._thinned(), **words})
@@ -222,9 +237,26 @@ class TrialRun:
 
     def _is_free(self) -> bool:
         """Whether nobody else runs the step; of the dead it is taken over."""
-        found = self.watch.look(self.journal.store, StepPaths(self.step.key))
+        self.found = found = self.watch.look(self.journal.store, StepPaths(self.step.key))
         self.terms = replace(self.terms, over=found.data if isinstance(found, Dead) else None)
         return not isinstance(found, Held)
+
+    def _end_own(self) -> None:
+        """Stops what nobody follows any more: an attempt begun for this trial by a process that was lost. The
+        next goes on from its checkpoint, and tells its rungs again."""
+        own = isinstance(self.found, Held) and self.found.attempt.endswith(attempt_mark(self.journal.search))
+        if not own:
+            return
+        now = time.monotonic()
+        self.held_since = now if self.held_since is None else self.held_since
+        self.member.stop.remote()
+        if now - self.held_since > self.site.execution.hang_seconds:
+            self.held_since = None
+            asked = self.member.news.remote()
+            with suppress(self.ray.exceptions.RayError):
+                if self.ray.wait([asked], timeout=WAIT_SECONDS)[0]:
+                    self.place = self.ray.get(asked).place
+            self._slay()
 
     def _wait(self) -> None:
         self.tell({WAITING: True})

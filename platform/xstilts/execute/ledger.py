@@ -12,13 +12,15 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
-from xstilts.errors import StoreError, XstiltsError
+from xstilts.errors import StoreError
+from xstilts.execute.attempts import of_step
 from xstilts.execute.backends import Event
 from xstilts.execute.orders import Spending, asked_of
 from xstilts.execute.state import ASKING, Cause, Survey
@@ -35,18 +37,6 @@ BEAT_SECONDS = 15.0
 
 GONE_SECONDS = 90.0
 """A driver that has said nothing for so long is told of as gone."""
-
-
-_CLASSES = {
-    "Interrupted": Cause.INTERRUPTED,
-    "KeyboardInterrupt": Cause.INTERRUPTED,
-    "Elsewhere": Cause.ELSEWHERE,
-    "WorkersLost": Cause.LOST_WORKER,
-    "Preempted": Cause.PREEMPTED,
-    "MemoryError": Cause.HOST_MEMORY,
-    "OutOfMemoryError": Cause.DEVICE_MEMORY,
-}
-"""Exceptions by the name that attempts once had in their cause's place."""
 
 
 def new_driver() -> str:
@@ -169,8 +159,9 @@ def status(survey: Survey, store: ArtifactStore, only: str = "") -> dict[str, An
         if planned.key is not None and (planned.label in every or planned.label in failed)
     }
     with ThreadPoolExecutor(ASKING) as pool:
-        leases = pool.map(lambda key: _lease(store, key), keys.values())
-        ended = pool.map(lambda key: _attempts(store, key), every.values())
+        gone = frozenset(driver["driver"] for driver in drivers if not driver["alive"])
+        leases = pool.map(lambda key: _lease(store, key, gone), keys.values())
+        ended = pool.map(lambda key: of_step(store, key), every.values())
         held = {label: lease for label, lease in zip(keys, leases, strict=True) if lease is not None}
         attempts = dict(zip(every, ended, strict=True))
     # The lease of a failed attempt whose machine died stays; any other is of somebody who tries again.
@@ -219,6 +210,19 @@ def drivers_of(store: ArtifactStore, job: str) -> list[dict[str, Any]]:
     return sorted(found, key=lambda words: float(words["started"]))
 
 
+def await_stop(store: ArtifactStore, job: str, seconds: float, beside: Collection[str] = ()) -> str:
+    """Waits until every driver that was told to stop has ended; else the name of one that has not. An order
+    that is taken back before it was read would be lost. `beside`: submissions known to have ended."""
+    deadline = time.monotonic() + seconds
+    while asked_of(store, job).stop:
+        found = [words for words in drivers_of(store, job) if words["alive"]]
+        working = [str(words["driver"]) for words in found if words.get("submission") not in beside]
+        if not working or time.monotonic() > deadline:
+            return working[0] if working else ""
+        time.sleep(PACE_SECONDS)
+    return ""
+
+
 def is_ending(store: ArtifactStore, job: str, submission: str) -> bool:
     """Whether the submitted driver was told to stop, is stopping by itself, or has done what it does: then it
     takes no more orders, though a cluster may still say that it runs."""
@@ -241,31 +245,15 @@ def _failed(drivers: list[dict[str, Any]], survey: Survey) -> dict[str, dict[str
     }
 
 
-def _lease(store: ArtifactStore, key: str) -> dict[str, Any] | None:
-    """Who works on the step; None for nobody, or a process of this machine that is gone."""
+def _lease(store: ArtifactStore, key: str, gone: frozenset[str]) -> dict[str, Any] | None:
+    """Who works on the step; None for nobody, a process of this machine that is gone, or one that a driver
+    which is `gone` asked for and that has been silent as long."""
     data = standing(store, StepPaths(key))
     claim = Claim() if data is None else Claim.parse(data)
-    return None if data is None or claim.is_gone else asdict(claim)
-
-
-def _attempts(store: ArtifactStore, key: str) -> list[dict[str, Any]]:
-    """The attempts of a step that ended without a record, oldest first, each with its cause."""
-    found = []
-    for name in store.list(StepPaths(key).attempts):
-        with suppress(ValueError):
-            found.append(_in_words(dict(json.loads(store.read(name) or b"{}"))))
-    return found
-
-
-def _in_words(ended: dict[str, Any]) -> dict[str, Any]:
-    """How an attempt ended, as it is written now: workers once left an exception's class as the cause."""
-    name = ended.get("cause")
-    if not isinstance(name, str) or "error" in ended or name in set(Cause):
-        return ended
-    cause = Cause.FIXABLE if name in _names(XstiltsError) else _CLASSES.get(name, Cause.BUG)
-    return {**ended, "cause": str(cause), "error": name}
-
-
-def _names(kind: type[Exception]) -> set[str]:
-    """Of an exception and of all that stand on it."""
-    return {kind.__name__}.union(*map(_names, kind.__subclasses__()))
+    if data is None or claim.is_gone:
+        return None
+    with suppress(ValueError):
+        silent = datetime.now(UTC) - datetime.fromisoformat(claim.heartbeat)
+        if claim.holder in gone and silent.total_seconds() > GONE_SECONDS:
+            return None
+    return asdict(claim)

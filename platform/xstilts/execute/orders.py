@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from xstilts.errors import StoreError
-from xstilts.plan.graph import Planned
-from xstilts.plan.step import SearchBody
 from xstilts.record.artifacts import ArtifactStore, driver_file, orders_file
-from xstilts.spec.experiment import BudgetSpec, ExecutionSpec
+from xstilts.spec.experiment import BudgetSpec
 
 Stop = Literal["", "checkpoint", "now"]
 
@@ -96,12 +94,11 @@ class Spending:
     """Search -> its trials that have ended, by whichever driver: one that goes on counts those before too."""
     _at: float | None = None
 
-    def count(self, busy: Collection[Planned], execution: ExecutionSpec) -> None:
-        """Adds the time since the last call, for steps that are running now."""
+    def count(self, held: float) -> None:
+        """Adds the time since the last call, in which so many accelerators were held."""
         now = time.monotonic()
-        passed = 0.0 if self._at is None else now - self._at
+        self.seconds += held * (0.0 if self._at is None else now - self._at)
         self._at = now
-        self.seconds += passed * sum(accelerators(planned, execution) for planned in busy)
 
     def over(self, budget: BudgetSpec, searching: bool = True) -> str:
         """Which budget is spent, in words; "" while none is. Trials count while a search is `searching`."""
@@ -129,16 +126,6 @@ class Spending:
             for search, count in dict(each.get("trials") or {}).items():
                 trials[search] = max(trials.get(search, 0), int(count))
         return cls(before=seconds, trials=trials)
-
-
-def accelerators(planned: Planned, execution: ExecutionSpec) -> float:
-    """How many a running step holds; a machine without any counts as one for each step."""
-    if planned.kind == "score" or planned.step is None:
-        return 0.0
-    each = execution.gpus if execution.gpus is not None else 1.0
-    if isinstance(planned.step.body, SearchBody):
-        return each * min(execution.workers, planned.step.body.concurrent)
-    return each * (execution.ranks if planned.kind in ("train", "pretrain") else 1)
 
 
 def _spent(data: bytes | None) -> Mapping[str, Any]:

@@ -12,6 +12,7 @@ from xstilts.errors import ClusterError
 from xstilts.execute.backends import Event, Listener, Terms, new_attempt
 from xstilts.execute.cluster import (
     HEAD,
+    SLOW_SECONDS,
     Cluster,
     LocalRay,
     SharedRay,
@@ -36,9 +37,6 @@ LOOK_SECONDS = 2.0
 
 IDLE_SECONDS = 20.0
 """After which a shared cluster gets an idle worker back; starting one again takes some 5 s."""
-
-SLOW_SECONDS = 20.0
-"""A step that waits longer for a place than nodes usually take to come says why."""
 
 
 @dataclass(slots=True, eq=False)
@@ -80,6 +78,11 @@ class _Job:
     answered: float = 0.0
     progressed: float = 0.0
     started: bool = False
+    """Whether its worker has been heard."""
+    works: bool = False
+    """Whether the step has begun; one of several processes waits for their places first."""
+    placed: int = 0
+    """How many of the crew have a place."""
     told_waiting: bool = False
     ended_by: Cause | None = None
     """Why the driver ended it."""
@@ -136,6 +139,10 @@ class RayBackend:
             return self._aside()
         return self._own() if step.kind != "score" else self._cpus()
 
+    def accelerators(self) -> float:
+        """What running steps hold. Trials of several processes count while their search runs."""
+        return sum(self._held(job) for job in self._running.values())
+
     def poll(self, seconds: float) -> None:
         """Passes on news, then what has ended; looks after workers that hang or whose node goes."""
         if self._stop_at is not None and not self._told:
@@ -167,6 +174,14 @@ class RayBackend:
             for member in {*members, *self._idle}:
                 self._dismiss(member)
         self._cluster.close()
+
+    def _held(self, job: _Job) -> float:
+        execution = self._site.execution
+        if not job.works or job.step.kind == "score":
+            return 0.0
+        together = job.terms.engine == "ray_train" and execution.ranks > 1
+        each = 1.0 if execution.gpus is None else execution.gpus
+        return (execution.ranks if together else each) * (job.placed if job.crew else 1)
 
     def _need(self, step: Step) -> int:
         if isinstance(step.body, SearchBody):
@@ -246,7 +261,7 @@ class RayBackend:
         job.member.place = news.place
         for event in news.events:
             if event.label == job.step.label and event.attempt == job.attempt:
-                job.started = True
+                job.started, job.works = True, job.works or event.what == "started"
                 if event.what != "gauges":  # its own thread tells them, whether the step goes on or not
                     job.progressed = time.monotonic()
                 self._listen(event)
@@ -269,7 +284,10 @@ class RayBackend:
         for each in job.crew:
             if event.what == "failed":
                 each.actor.stop.remote()  # a trial may go on after the search's own process died
-            self._rest(each)
+            if event.cause is Cause.HUNG:
+                self._dismiss(each)
+            else:
+                self._rest(each)
         self._listen(event)
 
     def _lost(self, job: _Job, problem: Exception) -> Event:
@@ -319,17 +337,18 @@ class RayBackend:
                 job.ended_by = Cause.HUNG
                 self._slay(job.member)
             self._look_at_places(job, now)
-        for member in [each for each in self._idle if each.node in leaving]:
-            self._idle.remove(member)
-            self._dismiss(member)
-        if self._cluster.shared:
-            for member in [each for each in self._idle if now - each.idle_since > IDLE_SECONDS]:
+        # Processes that train together find no place beside idle workers, which would wait for ever here.
+        together = any(job.terms.engine == "ray_train" for job in self._running.values())
+        for member in list(self._idle):
+            idle = self._cluster.shared and now - member.idle_since > IDLE_SECONDS
+            if member.node in leaving or idle or (together and any(member.shape.values())):
                 self._idle.remove(member)
                 self._dismiss(member)
 
     def _look_at_places(self, job: _Job, now: float) -> None:
         """Says it of a step whose worker waits for a place, or of a search some of whose workers do."""
         placed = [self._has_place(each) for each in job.crew] if job.crew else [job.started]
+        job.placed = sum(placed)
         if all(placed):
             if job.told_waiting:
                 self._say(job, "has its place now")
@@ -341,17 +360,19 @@ class RayBackend:
         short = shortage(self._ray, job.crew[0].shape if job.crew else job.member.shape)
         if short:
             job.told_waiting = True
-            some = f" for {placed.count(False)} of its {len(placed)} workers" if any(placed) else ""
+            some = f" for {len(placed) - job.placed} of its {len(placed)} workers" if job.placed else ""
             self._say(job, f"waits for a place{some}: {short}")
 
     def _has_place(self, member: _Member) -> bool:
         """As it was at the last look: each answer is followed by the next question."""
-        if member.asked is not None:
-            ready, _ = self._ray.wait([member.asked], timeout=0)
-            if not ready:
-                return False
+        asked = member.asked
+        if asked is not None and not self._ray.wait([asked], timeout=0)[0]:
+            return False
         member.asked = member.actor.__ray_ready__.remote()
-        return True
+        try:
+            return asked is not None and self._ray.get(asked) is not None
+        except self._ray.exceptions.RayError:  # it died, and may come back
+            return False
 
     def _say(self, job: _Job, text: str) -> None:
         self._listen(Event(job.step.label, "note", job.attempt, text=text, time=time.time()))

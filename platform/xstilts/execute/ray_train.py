@@ -24,7 +24,14 @@ from typing import Any, Literal
 from xstilts.errors import TrainingError
 from xstilts.execute import steps
 from xstilts.execute.backends import Event, Listener, Terms, WorkersLost, classify
-from xstilts.execute.cluster import draining, import_ray, node_kinds, ran_out_of_memory, shortage
+from xstilts.execute.cluster import (
+    SLOW_SECONDS,
+    draining,
+    import_ray,
+    node_kinds,
+    ran_out_of_memory,
+    shortage,
+)
 from xstilts.execute.nearby import brought
 from xstilts.execute.scratch import scratch
 from xstilts.execute.site import Site
@@ -126,15 +133,14 @@ def run_step(
     bundle = _bundle(ray, site)
     mailbox = ray.remote(num_cpus=0, max_restarts=0)(Mailbox).remote()
 
-    def tell(note: str) -> None:
-        """That it lives and waits, and why."""
-        what: Literal["note", "progress"] = "note" if note else "progress"
-        listen(Event(step.label, what, attempt, time=time.time(), text=note))
+    def tell(what: Literal["started", "progress", "note"], text: str = "") -> None:
+        listen(Event(step.label, what, attempt, time=time.time(), text=text))
 
     try:
         with _passed_on(ray, mailbox, listen, should_stop) as leaving, scratch() as folder:
             while True:
-                _await_places(ray, bundle, site, should_stop, tell)
+                _await_places(ray, step, bundle, site.execution.ranks, should_stop, tell)
+                tell("started")
                 problem = _fit(Order(step, site, attempt, terms, mailbox), bundle, folder)
                 if problem is None or not _is_late(problem):
                     break
@@ -172,25 +178,30 @@ def _collectives(bundle: dict[str, float]) -> str:
 
 def _await_places(
     ray: Any,
+    step: Step,
     bundle: dict[str, float],
-    site: Site,
+    ranks: int,
     should_stop: Callable[[], bool],
-    tell: Callable[[str], None],
+    tell: Callable[..., None],
 ) -> None:
     """Until all ranks have a place: Train itself could not be stopped while it waits, and would wait 60 s."""
-    from ray.util.placement_group import placement_group, remove_placement_group
+    from ray.util.placement_group import get_placement_group, placement_group, remove_placement_group
 
-    places = placement_group([bundle] * site.execution.ranks, strategy="PACK")
-    said = ""
+    # A coordinator that died while it waited has left its group, which Ray keeps as long as the job lives.
+    name = f"places of {step.key}"
+    with suppress(ValueError):
+        remove_placement_group(get_placement_group(name))
+    places = placement_group([bundle] * ranks, strategy="PACK", name=name)
+    said, begun = "", time.monotonic()
     try:
         while not places.wait(POLL_SECONDS):
             if should_stop():
                 raise Interrupted("stopped before it began")
-            tell("")
-            short = shortage(ray, bundle)
+            tell("progress")  # it lives, and waits
+            short = shortage(ray, bundle, ranks) if time.monotonic() - begun > SLOW_SECONDS else ""
             if short and short != said:
                 said = short
-                tell(f"waits for a place: {short}")
+                tell("note", f"waits for a place: {short}")
     finally:
         remove_placement_group(places)
 

@@ -108,7 +108,7 @@ class Round:
     done: dict[int, float] = field(default_factory=dict)
     asked_at: float = 0.0
     unplaced: set[int] = field(default_factory=set)
-    """Trials whose worker did not come back: another takes them, in the next fit."""
+    """Trials whose worker did not come back: another takes them, when the rest of the round has ended."""
 
     @property
     def rungs(self) -> tuple[float, ...]:
@@ -155,7 +155,9 @@ class Round:
         elif ENDED in said:
             self._ended(number, str(said[ENDED]), said, round(time.monotonic() - begun, 3))
         else:
-            self.done[number] = float(said.get(DONE, 0.0))
+            self.done[number] = float(said.get(DONE, self.done.get(number, 0.0)))
+            if why := str(said.get("why", "")):
+                self.work.note(f"trial {number}: {why}")
             self.sign()
 
     def sign(self) -> None:

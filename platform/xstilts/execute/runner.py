@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import threading
 import time
@@ -14,6 +13,7 @@ from types import FrameType
 from typing import Any, Protocol
 
 from xstilts.errors import DataError, LanguageError, StoreError
+from xstilts.execute.attempts import TOLD_FROM_OUTSIDE, leave
 from xstilts.execute.backends import Backend, Event, Listener, Terms
 from xstilts.execute.orders import Orders, Spending
 from xstilts.execute.state import Again, Cause, Survey, engine_of, given_up, survey
@@ -110,8 +110,6 @@ class Runner:
     """Label of a step that another driver's worker has -> when to look again."""
     ready_since: dict[str, float] = field(default_factory=dict)
     asked_at: float = 0.0
-    began: set[str] = field(default_factory=set)
-    """Labels of steps whose last attempt a worker has begun."""
     slots: int = 0
     """Steps at once, as the backend has it now."""
 
@@ -132,13 +130,16 @@ class Runner:
         return Result(self.survey, tuple(self.ran), failed, blocked, unfinished, self.stopped_by)
 
     def _drive(self, backend: Backend) -> None:
+        self.spending.count(0.0)
         while True:
             if not self.stopping:
                 self._start_ready(backend)
             waits = not self.stopping and any(label not in self.survey.recorded for label in self.elsewhere)
             if not self.busy and not waits:
                 return
+            held = backend.accelerators()
             backend.poll(POLL_SECONDS)
+            self.spending.count(held)
             self._mind(backend)
 
     def _start_ready(self, backend: Backend) -> None:
@@ -159,7 +160,6 @@ class Runner:
                 return
             if free:
                 self.busy[planned.label] = planned.step.key
-                self.began.discard(planned.label)
                 backend.submit(planned.step, self._terms(planned, over))
 
     def _is_free(self, planned: Planned) -> tuple[bool, bytes | None]:
@@ -200,10 +200,7 @@ class Runner:
         )
 
     def _mind(self, backend: Backend) -> None:
-        """Counts what is spent, and does what people asked for meanwhile."""
-        steps = self.survey.plan.steps
-        # What waits for a place costs nothing.
-        self.spending.count([steps[label] for label in self.busy if label in self.began], self.execution)
+        """Does what people asked for meanwhile, and ends what has no budget left."""
         if time.monotonic() - self.asked_at < ORDERS_SECONDS:
             return
         self.asked_at = time.monotonic()
@@ -236,8 +233,6 @@ class Runner:
         if event.what == "progress" and planned.kind == "search":
             self.spending.trials[event.label] = event.step
         self._tell(event, planned)
-        if event.what == "started":
-            self.began.add(event.label)
         if event.what == "done":
             made = self.busy.pop(event.label, planned.key)
             self.ran.append(event.label)
@@ -276,13 +271,10 @@ class Runner:
 
     def _leave_cause(self, event: Event, planned: Planned) -> None:
         """Where the process could not write why it ended, the driver does."""
-        gone = (Cause.LOST_WORKER, Cause.HUNG, Cause.HOST_MEMORY, Cause.PREEMPTED)
-        if planned.step is None or event.cause not in gone or not event.attempt:
+        if planned.step is None or event.cause not in TOLD_FROM_OUTSIDE or not event.attempt:
             return
-        words = {"attempt": event.attempt, "cause": str(event.cause), "text": event.text, "ended": _now()}
-        name = StepPaths(planned.step.key).attempt(event.attempt)
         with suppress(StoreError):  # the next attempt will meet the same store, and say so
-            self.store.put(name, json.dumps(words, indent=1).encode())
+            leave(self.store, planned.step.key, event.attempt, event.cause, event.text)
 
     def _without(self, problem: LanguageError) -> bool:
         """Plans anew without the language; False where the target then has none."""
@@ -327,7 +319,3 @@ def _merged(asked: BudgetSpec | None, own: BudgetSpec) -> BudgetSpec:
 
 def _note(event: Event, text: str) -> Event:
     return Event(event.label, "note", event.attempt, text=text, time=event.time, cause=event.cause)
-
-
-def _now() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime())

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from xstilts.errors import StoreError, XstiltsError
+from xstilts.execute.attempts import leave
 from xstilts.execute.backends import Elsewhere, Event, Listener, Terms, classify
 from xstilts.execute.gauges import gauged
 from xstilts.execute.nearby import brought
@@ -171,10 +171,12 @@ def run_step(
         work.seconds["wait"] = max(0.0, begun - terms.ready) if terms.ready else 0.0
         try:
             return _done(work)
-        except Interrupted as problem:
-            if heart.lost:
-                raise Elsewhere("another driver's worker took it over") from problem
-            raise
+        except BaseException as problem:
+            named = _named(problem, work, heart.lost)
+            _leave_cause(work, named)
+            if named is problem:
+                raise
+            raise named from problem
 
 
 def _done(work: Work) -> StepRecord:
@@ -182,21 +184,12 @@ def _done(work: Work) -> StepRecord:
     from xstilts.execute.bodies import BODIES
 
     begin = time.monotonic()
-    try:
-        with work.timed("load"):
-            work.site = brought(work.step, work.site)
-        with gauged(work.gauge):
-            outcome = BODIES[work.step.kind](work)
-        with work.timed("save"):
-            outputs = _publish(work, outcome)
-    except BaseException as problem:
-        if isinstance(problem, OSError | SafetensorError) and _is_full(problem):
-            remedy = "free some space there or set TMPDIR, then run again; finished steps are kept"
-            full = StoreError(f"the scratch folder {work.scratch} is full", remedy)
-            _leave_cause(work, full)
-            raise full from problem
-        _leave_cause(work, problem)
-        raise
+    with work.timed("load"):
+        work.site = brought(work.step, work.site)
+    with gauged(work.gauge):
+        outcome = BODIES[work.step.kind](work)
+    with work.timed("save"):
+        outputs = _publish(work, outcome)
     record = _record(work, outcome, outputs, time.monotonic() - begin)
     if not work.store.create(work.paths.record, record.to_json()):
         work.note("another attempt was recorded first; its result is used")
@@ -244,12 +237,20 @@ def _is_full(problem: Exception) -> bool:
     return number in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(problem)
 
 
+def _named(problem: BaseException, work: Work, taken_over: bool) -> BaseException:
+    """What an exception means for the step, where it does not say so itself."""
+    if isinstance(problem, Interrupted) and taken_over:
+        return Elsewhere("another driver's worker took it over")
+    if isinstance(problem, OSError | SafetensorError) and _is_full(problem):
+        remedy = "free some space there or set TMPDIR, then run again; finished steps are kept"
+        return StoreError(f"the scratch folder {work.scratch} is full", remedy)
+    return problem
+
+
 def _leave_cause(work: Work, problem: BaseException) -> None:
     """Writes why the attempt ended; a store that cannot take even that does not hide the problem."""
-    cause, name = str(classify(problem)), type(problem).__name__
-    words = {"attempt": work.attempt, "cause": cause, "error": name, "text": str(problem)}
-    words["ended"] = datetime.now(UTC).isoformat(timespec="seconds")
     try:
-        work.store.put(work.paths.attempt(work.attempt), json.dumps(words, indent=1).encode())
+        cause = classify(problem)
+        leave(work.store, work.step.key, work.attempt, cause, str(problem), type(problem).__name__)
     except XstiltsError as second:
         work.note(f"the cause could not be written to the store either ({second})")

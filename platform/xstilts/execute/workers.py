@@ -89,9 +89,11 @@ class Worker:
         """
         with self._alone:
             self._stop.clear()
-            self._events.append(Event(step.label, "started", attempt, time=time.time()))
+            together = terms.engine == "ray_train" and step.kind != "search"
+            if not together:  # it begins when its ranks have their places, and says so then
+                self._events.append(Event(step.label, "started", attempt, time=time.time()))
             try:
-                if terms.engine == "ray_train" and step.kind != "search":
+                if together:
                     from xstilts.execute import ray_train
 
                     ray_train.run_step(step, self._site, attempt, self._hear, self._stop.is_set, terms)
