@@ -1,0 +1,34 @@
+"""Everything the command line can do, for notebooks and scripts.
+
+from xstilts import api
+job = api.open_job("jobs/quickstart.yaml")
+api.run(job)
+api.results(job)          # a pandas data frame, one row a score
+"""
+
+from xstilts.api.answers import export_xtreme, report, results
+from xstilts.api.clusters import cancel, exit_code, logs, status, submit, why
+from xstilts.api.planning import look, plan
+from xstilts.api.running import run
+from xstilts.api.views import export_mlflow
+from xstilts.execute.jobs import DEFAULT_STORE, Job, open_job, open_stored
+
+__all__ = [
+    "DEFAULT_STORE",
+    "Job",
+    "cancel",
+    "exit_code",
+    "export_mlflow",
+    "export_xtreme",
+    "logs",
+    "look",
+    "open_job",
+    "open_stored",
+    "plan",
+    "report",
+    "results",
+    "run",
+    "status",
+    "submit",
+    "why",
+]
