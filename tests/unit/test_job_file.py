@@ -113,6 +113,14 @@ evaluate:
   retrieval:
     layer: 14
     centre: true
+probe:
+  measures: [cka, logme]
+  parallel: tatoeba
+  sentences: 100
+  layers: [0, -1]
+  samples: 100
+  shots: [16]
+  draws: 3
 execution:
   backend: inline
   engine: auto

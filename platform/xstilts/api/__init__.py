@@ -6,7 +6,7 @@ api.run(job)
 api.results(job)          # a pandas data frame, one row a score
 """
 
-from xstilts.api.answers import export_xtreme, report, results
+from xstilts.api.answers import compare, export_xtreme, power, report, results, study
 from xstilts.api.clusters import cancel, exit_code, logs, status, submit, why
 from xstilts.api.planning import look, plan
 from xstilts.api.running import run
@@ -17,6 +17,7 @@ __all__ = [
     "DEFAULT_STORE",
     "Job",
     "cancel",
+    "compare",
     "exit_code",
     "export_mlflow",
     "export_xtreme",
@@ -25,10 +26,12 @@ __all__ = [
     "open_job",
     "open_stored",
     "plan",
+    "power",
     "report",
     "results",
     "run",
     "status",
+    "study",
     "submit",
     "why",
 ]

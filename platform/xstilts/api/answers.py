@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,10 @@ if TYPE_CHECKING:
     import pandas
 
     from xstilts.execute.submission import Submission
+    from xstilts.report.published.beside import Comparison
     from xstilts.report.render import Report
+    from xstilts.report.studies.pages import Study
+    from xstilts.report.studies.power import Need
 
 
 def report(job: Job, out: Path | None = None, live: bool = True) -> Report:
@@ -50,6 +54,28 @@ def results(job: Job) -> pandas.DataFrame:
     from xstilts.report.frame import frame
 
     return frame(stored_plan(job), job.store)
+
+
+def compare(job: Job, name: str) -> Comparison:
+    """Scores and gains beside published ones; `name` is one of `report.published.published.names()`."""
+    from xstilts.report.published.beside import compare as beside
+
+    return beside(stored_plan(job), job.store, name)
+
+
+def study(name: str, jobs: Sequence[Job] = (), to: Path | None = None, settings: Sequence[str] = ()) -> Study:
+    """Asks one of `report.studies.catalogue.STUDIES` of jobs together, or of published tables where there is
+    no job, and writes its files; `settings` such as "margin=0.5"."""
+    from xstilts.report.studies.pages import publish
+
+    return publish(name, [(stored_plan(job), job.store) for job in jobs], to, settings)
+
+
+def power(jobs: Sequence[Job], gain: float, power: float = 0.8, alpha: float = 0.05) -> Need:
+    """How many seeds show a gain of that many points, by the spread that these jobs measured."""
+    from xstilts.report.studies.power import of_plans
+
+    return of_plans([(stored_plan(job), job.store) for job in jobs], gain, power, alpha)
 
 
 def export_xtreme(

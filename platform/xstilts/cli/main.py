@@ -17,7 +17,7 @@ import typer
 from rich.markup import escape
 
 from xstilts import __version__, api
-from xstilts.cli import data, jobs, official, show
+from xstilts.cli import compare, data, jobs, official, show, study
 from xstilts.cli import store as stores
 from xstilts.cli.words import AsJson, Data, JobPath, Store, console, errors
 from xstilts.errors import XstiltsError
@@ -34,6 +34,9 @@ app.add_typer(export, name="export")
 app.add_typer(data.data, name="data")
 app.add_typer(stores.commands, name="store")
 app.command()(official.evaluate)
+app.command()(compare.compare)
+app.command()(compare.power)
+app.command()(study.study)
 jobs.add_to(app)
 
 

@@ -40,7 +40,7 @@ def plan(survey: Survey) -> RenderableType:
         table.add_column(column, justify="left" if column == "kind" else "right")
     kinds = Counter(step["kind"] for step in words["steps"])
     done = Counter(step["kind"] for step in words["steps"] if step["state"] == "recorded")
-    for kind in ("pretrain", "translate", "search", "train", "predict", "score"):
+    for kind in ("pretrain", "translate", "search", "train", "probe", "predict", "score"):
         if kinds[kind]:
             table.add_row(kind, str(kinds[kind]), str(done[kind]), str(kinds[kind] - done[kind]))
     parts: list[RenderableType] = [Text(f"{survey.plan.job}  {head}", style="bold"), table]

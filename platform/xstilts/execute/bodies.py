@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from xstilts.execute.predictions import run_predict, run_score
+from xstilts.execute.probing import run_probe
 from xstilts.execute.steps import Outcome, Work
 from xstilts.execute.training import run_pretrain, run_train
 from xstilts.execute.translation import run_translate
@@ -25,6 +26,7 @@ BODIES: dict[str, Callable[[Work], Outcome]] = {
     "translate": run_translate,
     "train": run_train,
     "search": run_search,
+    "probe": run_probe,
     "predict": run_predict,
     "score": run_score,
 }

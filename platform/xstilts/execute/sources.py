@@ -14,6 +14,7 @@ from xstilts.plan.step import (
     EncoderRef,
     PredictBody,
     PretrainBody,
+    ProbeBody,
     ScoreBody,
     SearchBody,
     Step,
@@ -120,6 +121,8 @@ def _rows(body: Body) -> tuple[Rows, ...]:
         return (body.rows,)
     if isinstance(body, PredictBody):
         return body.candidates
+    if isinstance(body, ProbeBody):
+        return body.rows
     if not isinstance(body, TrainBody):
         return ()
     mixing = body.mixing

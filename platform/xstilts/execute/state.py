@@ -136,6 +136,7 @@ class Survey:
                 for planned, state in zip(plan, states, strict=True)
             ],
             "cells": [asdict(cell) for cell in plan.cells],
+            "probed": [asdict(each) for each in plan.probed],
             "missing": [
                 {"target": target, "language": language, "why": why}
                 for (target, language), why in plan.missing.items()

@@ -13,6 +13,7 @@ from xstilts.frozen import digest
 from xstilts.plan import names
 from xstilts.plan.graph import Cell, Plan, Planned
 from xstilts.plan.phases import Chosen, Phases, Sources, Start
+from xstilts.plan.probes import probed
 from xstilts.plan.settle import settled
 from xstilts.plan.step import PredictBody, ScoreBody, TrainBody
 from xstilts.spec.experiment import Experiment, RowSpec
@@ -50,6 +51,7 @@ def expand(
     if not cells:
         grid.beginning()
     _check_target_dev(meant, grid.steps)
+    probes = () if meant.probe is None else probed(grid, meant.probe, grid.missing)
     return Plan(
         job=experiment.name,
         digest=digest({"asked": asked, "data": sorted(grid.met)}),
@@ -58,6 +60,7 @@ def expand(
         experiment=experiment.model_dump(mode="json"),
         model=experiment.model.name if experiment.model else f"{experiment.name} (pretrained here)",
         uses=_uses(grid, cells),
+        probed=probes,
         missing=dict(grid.missing),
     )
 

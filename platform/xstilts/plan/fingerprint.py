@@ -20,6 +20,7 @@ STEP_VERSION: dict[str, int] = {
     "translate": 1,
     "train": 1,
     "search": 2,
+    "probe": 1,
     "predict": 1,
     "score": 1,
 }

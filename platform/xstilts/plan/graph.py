@@ -41,6 +41,21 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True)
+class Probed:
+    """What a probe step says something of; the same step may be said of several."""
+
+    what: str
+    """As in `plan.step.ProbeBody`."""
+    intermediate: str
+    """The row whose encoder was measured, or whose task; "" for a target's own text or gradients."""
+    target: str
+    """"" for alignment, and for an intermediate task's own text or gradients."""
+    seed: int
+    step: str
+    """Label."""
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """What a job asks for. A pure value: nothing in it depends on what has been done already."""
 
@@ -54,6 +69,8 @@ class Plan:
     model: str
     uses: dict[str, int] = field(default_factory=dict)
     """Label -> number of cells that stand on the step; 2 or more is work shared."""
+    probed: tuple[Probed, ...] = ()
+    """What the probe steps are of; they fill no cell."""
     missing: dict[tuple[str, str], str] = field(default_factory=dict)
     """(target, language) -> why it is left out: a language that the job wants and cannot be reported."""
 

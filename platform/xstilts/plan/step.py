@@ -121,6 +121,37 @@ class SearchBody(_OfTask):
     prune: Literal["asha", "none"]
 
 
+class ProbeBody(_OfTask):
+    """Measures of one encoder, on rows of one task.
+
+    alignment: of translations in one language beside the source language, by layer.
+    text: the mean vector of a task's texts. fit: how well vectors tell the task's labels.
+    gradients: what the task's loss, of a model trained on it, wants changed (input `model`).
+    """
+
+    kind: Literal["probe"] = "probe"
+    what: Literal["alignment", "text", "fit", "gradients"]
+    rows: tuple[Rows, ...]
+    """alignment: one a language, in the order of their codes; else the training rows, after them for
+    gradients those that checkpoints are chosen on, which open labels may be met in."""
+    source: Rows | None = None
+    """alignment: the same rows in the source language; None where they have both."""
+    measures: tuple[str, ...]
+    """Sorted."""
+    layers: tuple[int, ...] = ()
+    """alignment; () for all."""
+    samples: int
+    """Sentences of each language, or training examples, at most."""
+    max_length: int
+    doc_stride: int
+    precision: str
+    shots: tuple[int, ...] = ()
+    draws: int = 0
+    encoder: EncoderRef | None = None
+    untrained_seed: int | None = None
+    """As in PredictBody."""
+
+
 class PredictBody(_OfTask):
     """Predictions of one trained model in every language of one task."""
 
@@ -155,7 +186,7 @@ class ScoreBody(_OfTask):
 
 
 Body = Annotated[
-    PretrainBody | TranslateBody | TrainBody | SearchBody | PredictBody | ScoreBody,
+    PretrainBody | TranslateBody | TrainBody | SearchBody | ProbeBody | PredictBody | ScoreBody,
     Field(discriminator="kind"),
 ]
 

@@ -190,6 +190,11 @@ def report_file(name: str, file: str) -> str:
     return f"jobs/{name}/report/{file}"
 
 
+def study_file(name: str, study: str, file: str) -> str:
+    """What a study of the job came to."""
+    return f"jobs/{name}/studies/{study}/{file}"
+
+
 def driver_file(name: str, driver: str = "") -> str:
     """What one driver of the job last said of itself; the folder of all of them for ""."""
     return f"jobs/{name}/drivers/{driver}.json" if driver else f"jobs/{name}/drivers/"

@@ -23,7 +23,7 @@ OLD_SECONDS = 24 * 3600.0
 """After which a lease has no holder, and a temporary file no writer, whatever clocks say: a holder writes its
 lease every 15 s, and no upload of a file takes a day."""
 
-KINDS = ("pretrain", "translate", "train", "search", "predict", "score")
+KINDS = ("pretrain", "translate", "train", "search", "probe", "predict", "score")
 STATES = ("recorded", "running", "failed", "stopped", "dropped", "damaged")
 """running: somebody works on it; failed: an attempt said why it ended; stopped: none could; dropped: it is
 recorded, and outputs of it were removed since; damaged: its record cannot be read."""

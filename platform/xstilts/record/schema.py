@@ -65,7 +65,7 @@ class StepRecord(Frozen):
 
     schema_version: int = SCHEMA
     key: Part
-    kind: Literal["pretrain", "translate", "train", "search", "predict", "score"]
+    kind: Literal["pretrain", "translate", "train", "search", "probe", "predict", "score"]
     version: int
     identity: dict[str, Json]
     inputs: dict[str, Part] = {}

@@ -163,6 +163,30 @@ class EvaluateSpec(Frozen):
     whole."""
 
 
+Measure = Literal["cka", "retrieval", "vocabulary", "text_embedding", "task_embedding", "logme", "few_shot"]
+
+
+class ProbeSpec(Frozen):
+    """What is measured of encoders besides scores: of the pretrained one and of each row's, before the target
+    is trained. `evaluate/probe.py` says how; `report/measures.py` reads it."""
+
+    measures: Annotated[tuple[Measure, ...], Field(min_length=1)] | None = None
+    """none: all that can be measured in this job."""
+    parallel: str | None = None
+    """The task whose rows are translations of each other, such as tatoeba, xnli, xquad; none: the first of
+    the targets that has such rows, a retrieval task before others."""
+    sentences: Annotated[int, Field(ge=8)] = 500
+    """Parallel sentences a language, at most."""
+    layers: tuple[int, ...] = ()
+    """Hidden states, 0 is the embeddings, negative from the top; () for all."""
+    samples: Annotated[int, Field(ge=8)] = 1_000
+    """Training examples of each task, at most; the same for all encoders."""
+    shots: tuple[Count, ...] = (16, 64)
+    """Examples of each label that a few-shot probe is fitted on."""
+    draws: Count = 5
+    """Few-shot probes, each on other examples, whose mean is given."""
+
+
 class Range(Frozen):
     """A closed interval to search in."""
 
@@ -395,6 +419,7 @@ class Experiment(Frozen):
     train: TrainSpec = Field(default_factory=lambda: TrainSpec())  # noqa: PLW0108 (defined below)
     search: SearchSpec | None = None
     evaluate: EvaluateSpec = EvaluateSpec()
+    probe: ProbeSpec | None = late(None)
     execution: ExecutionSpec = ExecutionSpec()
 
     @model_validator(mode="after")

@@ -1,0 +1,310 @@
+"""Data scaling: how does the gain grow with intermediate data, and does it grow otherwise with few resources?
+
+Stated beforehand. Jobs that differ in the fraction of their intermediate tasks' training rows, nested subsets
+of one `subset_seed` (1/64 ... 1). Primary test: the interaction of size and resource level in a mixed-effects
+regression of the zero-shot gain (mean over intermediate tasks and targets) on log2 of the fraction, log10 of
+a language's CC-100 GiB (in a generated world: its distance) and their product; random are languages, in level
+and in slope, and runs (fraction x seed), in level and in how they treat resources. REML; t with
+min(languages, runs) - 2 degrees of freedom; alpha 0.05. Where the regression does not converge, languages are
+permuted instead and it says so. Robustness: the slope of the better-resourced half of the languages minus
+that of the other half, languages and seeds redrawn whole (`crossed`).
+
+Curves (`curves`): a saturating power law an intermediate task and tier of resources, beside a constant and a
+log-linear rule, by AICc, with bands. They describe; only the interaction is tested.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy
+import pandas
+
+from xstilts.errors import UnknownName, XstiltsError
+from xstilts.report.studies import crossed, curves, growth, mixed
+from xstilts.report.studies.answer import Answer, Table, Test, TooLittle, p_value
+from xstilts.report.studies.gains import Gains
+from xstilts.report.verdict import points
+from xstilts.spec.experiment import PhaseSettings, RowSpec
+from xstilts.tasks import languages
+
+NAME = "data_scaling"
+QUESTION = "How does the gain grow with intermediate data, and otherwise in languages of few resources?"
+ALPHA = 0.05
+FRACTIONS, LANGUAGES = 3, 5
+"""The least of each that can be answered for."""
+ENOUGH = "four fractions or more, such as 1/64, 1/16, 1/4 and 1, of one subset_seed, one job each"
+HERE = " (pretrained here)"
+CURVES = [
+    *("intermediate", "tier", "languages", "rule", "gain at most data", "low", "high", "a", "b", "c"),
+    *("AICc constant", "AICc log-linear", "AICc power law"),
+]
+READING = (
+    "a: ceiling, b: what the smallest subset lacks of it, c: exponent; blank where another rule is the best "
+    "or the exponent is at its bound; low and high: 95 % band, languages and seeds redrawn"
+)
+RANDOM = [
+    mixed.Random("language", "language"),
+    mixed.Random("language x size", "language", "size"),
+    mixed.Random("run", "run"),
+    mixed.Random("run x resources", "run", "level"),
+]
+
+Fractions = Mapping[tuple[str, str], float]
+"""(job, row) -> the share of the intermediate task's training rows."""
+
+
+def options(plans: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """What `answer` must be told beside the gains, from the stored plans: the frame's `fraction` is that of
+    the last phase."""
+    found: dict[tuple[str, str], float] = {}
+    subsets: set[int] = set()
+    for plan in plans:
+        asked = plan["experiment"]
+        phase = PhaseSettings.model_validate((asked.get("train") or {}).get("intermediate") or {})
+        for words in asked.get("intermediate") or ():
+            row = RowSpec.model_validate(words)
+            own = [phase.for_task(name) for name in row.tasks if name != "mlm"]
+            shares = {each.fraction for each in own}
+            if len(shares) == 1:  # a mixture of unequal shares has no size of its own
+                found[plan["job"], row.label] = shares.pop()
+                subsets |= {each.subset_seed for each in own if each.fraction < 1}
+    return {"fractions": found, "nested": len(subsets) <= 1}
+
+
+def answer(gains: Gains, *, fractions: Fractions | None = None, nested: bool = True, seed: int = 0) -> Answer:
+    """`fractions` as `options` finds them.
+
+    Raises:
+        TooLittle: fewer than three fractions, or than five languages of known resources.
+        XstiltsError: there are several models.
+    """
+    table, notes = _sized(gains, fractions or {})
+    if not nested:
+        notes.append("the subsets are not nested: the jobs have different values of subset_seed")
+    name, level = _levels(table)
+    test, fallen = _interaction(table, name, level, seed)
+    check = _halves(table, level, seed)
+    rows, drawn = _curves(table, seed)
+    sure = test.p is not None and test.p < ALPHA
+    full = table[table["share"] == table["share"].max()].gain.mean()
+    least = table[table["share"] == table["share"].min()].gain.mean()
+    sentence = (
+        f"From {table['share'].min():.3g} to {table['share'].max():.3g} of the intermediate data, the mean "
+        f"gain goes from {points(float(least))} to {points(float(full))} points; that it grows otherwise "
+        f"with {name} is {'shown' if sure else 'not shown'} ({_points2(test.value)} points per doubling and "
+        f"unit of it, {p_value(test.p if test.p is not None else 1.0)})."
+    )
+    return Answer(
+        study=NAME,
+        question=QUESTION,
+        sentence=sentence,
+        verdict="differs with resources" if sure else "no difference shown",
+        primary=test,
+        robustness=check,
+        tables=(
+            Table("curves", "Gain against the share of intermediate data", _table_of(rows), READING),
+            Table("gains", "Mean zero-shot gain by share of the data", _by_share(table)),
+        ),
+        figures=growth.figures(drawn, table),
+        caption=gains.caption(),
+        notes=(*notes, *fallen, "tiers and log10 GiB are of CC-100 (Conneau et al. 2020, table 6)"),
+        facts={"alpha": ALPHA, "shares": sorted(set(table["share"])), "nested": nested, "level": name},
+    )  # fmt: skip
+
+
+def published() -> Answer:
+    """Always refused.
+
+    Raises:
+        TooLittle: no published table has gains by amount of intermediate data.
+    """
+    missing = "no published table has gains by the amount of intermediate data"
+    raise TooLittle(missing, f"jobs of your own, with {ENOUGH}")
+
+
+def _points2(value: float | None) -> str:
+    """A signed number with two decimals."""
+    return "-" if value is None else f"{value:+.2f}".replace("-", "\u2212")
+
+
+def _table_of(rows: Sequence[Mapping[str, Any]]) -> pandas.DataFrame:
+    return pandas.DataFrame(list(rows), columns=CURVES)
+
+
+def _sized(gains: Gains, fractions: Fractions) -> tuple[pandas.DataFrame, list[str]]:
+    """Zero-shot gains with `share`, of what was measured with every share; and what was left out."""
+    table = gains.zero_shot.copy()
+    models = {model for model in table.model if not str(model).endswith(HERE)}
+    if len(models) > 1:
+        raise XstiltsError(f"there are several models: {', '.join(sorted(models))}", "study one at a time")
+    keys = zip(table.job, table.intermediate, strict=True)
+    table["share"] = [fractions.get((str(job), str(row)), numpy.nan) for job, row in keys]
+    unsized = sorted(set(table[table["share"].isna()].intermediate))
+    notes = [f"left out, no one share of the data: {', '.join(unsized)}"] if unsized else []
+    table = table[table["share"].notna()]
+    of_each = table.groupby("intermediate")["share"].transform("nunique")
+    shares = int(of_each.max()) if len(table) else 0
+    if shares < FRACTIONS:
+        what = "fraction" if shares == 1 else "fractions"
+        raise TooLittle(f"{shares} {what} of the data of any intermediate task", ENOUGH)
+    fewer = sorted(set(table[of_each < shares].intermediate))
+    notes += [f"left out, with fewer fractions: {', '.join(fewer)}"] if fewer else []
+    table = table[of_each == shares]
+    cell = ["intermediate", "target", "language", "seed"]
+    whole = table.groupby(cell)["share"].transform("nunique") == shares
+    if not whole.all():
+        notes.append(f"left out, not scored with every share: {int((~whole).sum())} of {len(table)} gains")
+    table = table[whole]
+    if table.duplicated([*cell, "share"]).any():
+        raise XstiltsError(
+            "some gains were measured twice with one share", "study jobs with different shares"
+        )
+    if table.empty:
+        raise TooLittle("no task, language and seed was scored with every fraction", ENOUGH)
+    return table, notes
+
+
+def _levels(table: pandas.DataFrame) -> tuple[str, dict[str, float]]:
+    """What resource levels are called, and that of each language that has one."""
+    found: dict[str, dict[str, float]] = {"log10 CC-100 GiB": {}, "distance": {}}
+    for code in dict.fromkeys(table.language):
+        try:
+            language = languages.of(str(code))
+        except UnknownName:
+            continue
+        if language.cc100_gib:
+            found["log10 CC-100 GiB"][str(code)] = float(numpy.log10(language.cc100_gib))
+        elif language.distance is not None:
+            found["distance"][str(code)] = language.distance
+    name = max(found, key=lambda each: len(found[each]))
+    if len(found[name]) < LANGUAGES or len(set(found[name].values())) < 3:
+        missing = f"{len(found[name])} languages of known resources"
+        raise TooLittle(missing, f"{LANGUAGES} or more of different size in CC-100")
+    return name, found[name]
+
+
+def _interaction(
+    table: pandas.DataFrame, name: str, level: Mapping[str, float], seed: int
+) -> tuple[Test, list[str]]:
+    """The primary test; and what to say where it is not the mixed-effects regression."""
+    known = table[table.language.isin(list(level))]
+    cells = known.groupby(["share", "seed", "language"], as_index=False).gain.mean()
+    cells["run"] = cells["share"].astype(str) + "/" + cells.seed.astype(str)
+    cells["size"] = numpy.log2(cells["share"])
+    cells["level"] = cells.language.map(level)
+    for column in ("size", "level"):
+        cells[column] -= cells[column].mean()
+    cells["product"] = cells["size"] * cells["level"]
+    spoken, runs = cells.language.nunique(), cells.run.nunique()
+    df = min(spoken, runs) - 2
+    found = mixed.fit(cells, "gain", ["size", "level", "product"], RANDOM)
+    n = {
+        "languages": spoken,
+        "runs": runs,
+        "seeds": cells.seed.nunique(),
+        "fractions": cells["share"].nunique(),
+    }
+    if found is None:
+        value, p = _permuted(cells, seed)
+        text = (
+            f"Slope of the gain on size changes by {_points2(value)} points per doubling and unit of {name}; "
+        )
+        text += f"{p_value(p)} by permutation."
+        how = "size x resources, permutation of languages"
+        return Test(how, None, value, None, p, n, text), ["the mixed-effects regression did not converge"]
+    statistic, p = found.test(["product"], df)
+    value, interval = found.slope("product", df)
+    text = (
+        f"Size x {name}: {_points2(value)} points per doubling of the data and unit "
+        f"[{_points2(interval.low)}, {_points2(interval.high)}], F(1, {df}) = {statistic:.2f}, {p_value(p)}."
+    )
+    how = "size x resources, mixed-effects regression, languages and runs random"
+    return Test(how, statistic, value, interval, p, n, text), []
+
+
+def _permuted(cells: pandas.DataFrame, seed: int) -> tuple[float, float]:
+    """Slope of the languages' slopes on their level, and its p when languages swap levels."""
+    by = cells.groupby("language")
+    slopes = numpy.array([numpy.polyfit(own["size"], own.gain, 1)[0] for _, own in by])
+    level = by.level.first().to_numpy()
+    value = float(numpy.polyfit(level, slopes, 1)[0])
+    p = mixed.permuted(lambda order: abs(numpy.polyfit(level[order], slopes, 1)[0]), len(level), seed)
+    return value, p
+
+
+def _halves(table: pandas.DataFrame, level: Mapping[str, float], seed: int) -> Test | None:
+    """The slope of the better-resourced half minus that of the other half."""
+    order = sorted(level, key=lambda code: level[code])
+    spoken = [code for code in order if code in set(table.language)]
+    half = len(spoken) // 2
+    if half < 2:
+        return None
+    lower, upper = spoken[:half], spoken[-half:]
+    values = _array(table, [*lower, *upper])
+    x = numpy.log2(numpy.array(sorted(set(table["share"]))))
+    weights = (x - x.mean()) / ((x - x.mean()) ** 2).sum()
+    split = numpy.full((2 * len(x), *values.shape[1:]), numpy.nan)
+    split[: len(x), :half], split[len(x) :, half:] = values[:, :half], values[:, half:]
+    strata = numpy.repeat([0, 1], half)
+    drawn = crossed.redraw(split, numpy.arange(2 * half), strata, seed)
+    found = drawn.contrast(numpy.concatenate([-weights, weights]))
+    text = (
+        f"Per doubling, the {half} languages of the highest level gain {_points2(found.value)} points more "
+        f"than the {half} of the lowest [{_points2(found.interval.low)}, {_points2(found.interval.high)}]."
+    )
+    n = {"languages": 2 * half, "seeds": values.shape[2]}
+    return Test("halves, languages and seeds redrawn", None, found.value, found.interval, None, n, text)
+
+
+def _array(table: pandas.DataFrame, spoken: Sequence[str]) -> numpy.ndarray[Any, numpy.dtype[numpy.float64]]:
+    """(shares, languages, seeds): mean gains, NaN where there is none."""
+    means = table.groupby(["share", "language", "seed"]).gain.mean()
+    shares, seeds = sorted(set(table["share"])), sorted(set(table.seed))
+    whole = pandas.MultiIndex.from_product([shares, list(spoken), seeds])
+    found = means.reindex(whole).to_numpy(dtype=numpy.float64)
+    return numpy.asarray(found.reshape(len(shares), len(spoken), len(seeds)))
+
+
+def _curves(table: pandas.DataFrame, seed: int) -> tuple[list[dict[str, Any]], pandas.DataFrame]:
+    """Rows of the table of curves, and the lines to draw."""
+    rows, drawn = [], []
+    shares = numpy.array(sorted(set(table["share"])))
+    at = numpy.geomspace(shares.min(), shares.max(), 40)
+    tiers = [tier for tier in dict.fromkeys(table.tier) if tier]
+    for intermediate in dict.fromkeys(table.intermediate):
+        own = table[table.intermediate == intermediate]
+        for tier in ["all", *tiers]:
+            mine = own if tier == "all" else own[own.tier == tier]
+            if mine.empty:
+                continue
+            spoken = list(dict.fromkeys(mine.language))
+            values = _array(mine, spoken)
+            means = mine.groupby(["share", "seed"], as_index=False).gain.mean()
+            found = curves.fit(means["share"].to_numpy(), means.gain.to_numpy())
+            again = crossed.redraw(
+                values, numpy.arange(len(spoken)), numpy.zeros(len(spoken), int), seed, 1_000
+            )
+            low, high = curves.band(found.best, shares, again.together, at)
+            line = {"share": at, "gain": found.at(at), "low": low, "high": high}
+            drawn.append(pandas.DataFrame(line).assign(intermediate=intermediate, tier=tier, kind="curve"))
+            rows.append(_row(intermediate, tier, len(spoken), found, found.at(at[-1:])[0], low[-1], high[-1]))
+    return rows, pandas.concat(drawn, ignore_index=True)
+
+
+def _row(
+    intermediate: str, tier: str, spoken: int, found: curves.Curve, gain: float, low: float, high: float
+) -> dict[str, Any]:  # fmt: skip
+    readable = found.best == curves.POWER and not found.at_bound
+    law = (found.a, found.b, found.c) if readable else (None, None, None)
+    scores = [found.aicc[rule] for rule in (curves.CONSTANT, curves.LOG, curves.POWER)]
+    values = (intermediate, tier, spoken, found.best, gain, low, high, *law, *scores)
+    return dict(zip(CURVES, values, strict=True))
+
+
+def _by_share(table: pandas.DataFrame) -> pandas.DataFrame:
+    means = table.groupby(["intermediate", "share"], as_index=False).agg(
+        gain=("gain", "mean"), seeds=("seed", "nunique"), languages=("language", "nunique")
+    )
+    return means.rename(columns={"share": "share of the data"})

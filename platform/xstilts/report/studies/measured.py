@@ -1,0 +1,85 @@
+"""Measures of probe steps (task similarity, alignment) as predictors of gain and of degradation.
+
+A tidy table `model intermediate target language measure value`: `language` is "" for a measure of two tasks,
+`target` is "" for one of an encoder in a language, such as the retrieval accuracy after an intermediate task.
+Slopes have intervals and no p-value; their degrees of freedom are the smallest number of levels less two.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas
+
+from xstilts.errors import XstiltsError
+from xstilts.report.studies import mixed
+from xstilts.report.studies.answer import TooLittle
+from xstilts.report.studies.gains import Gains
+from xstilts.report.transfer import BASE
+
+COLUMNS = ("model", "intermediate", "target", "language", "measure", "value")
+LEAST = 4
+"""Levels of each random effect: a slope over fewer is a line through a handful of points."""
+NEEDED = (
+    "task similarity and alignment: refused, they are measured by probe steps and no measures were given "
+    "(a table with the columns " + " ".join(COLUMNS) + ")"
+)
+
+
+def slopes(
+    gains: Gains, lost: pandas.DataFrame, measures: pandas.DataFrame | None
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """(rows of the study's table of slopes, what could not be done and why). `lost`: rows of `none` with the
+    degradation as `y`.
+
+    Raises:
+        XstiltsError: `measures` lacks a column.
+    """
+    if measures is None or measures.empty:
+        return [], [NEEDED]
+    lacking = [name for name in COLUMNS if name not in measures.columns]
+    if lacking:
+        raise XstiltsError(f"the table of measures lacks {', '.join(lacking)}", f"it has {' '.join(COLUMNS)}")
+    given = measures.fillna({"target": "", "language": ""})
+    gained = gains.zero_shot.assign(y=gains.zero_shot.gain)
+    rows, notes = [], []
+    for name, mine in given.groupby("measure", sort=False):
+        for response, table, own in (
+            ("gain", gained, mine[mine.intermediate != BASE]),
+            ("degradation", lost, mine[(mine.intermediate == BASE) & (mine.language != "")]),
+        ):
+            if own.empty:
+                continue
+            try:
+                rows.append(_slope(str(name), response, table, own))
+            except TooLittle as why:
+                notes.append(f"{response} on {name}: refused, {why.problem}; enough would be {why.remedy}")
+    return rows, notes
+
+
+def _slope(name: str, response: str, table: pandas.DataFrame, own: pandas.DataFrame) -> dict[str, Any]:
+    """One measure as the only predictor of one response."""
+    on = [key for key in ("model", "intermediate", "target", "language") if (own[key] != "").all()]
+    cells = table.merge(own[[*on, "value"]].groupby(on, as_index=False).value.mean(), on=on)
+    unit = ["intermediate", "target", *(["language"] if "language" in on else [])]
+    cells = cells.groupby(unit, as_index=False).agg(y=("y", "mean"), value=("value", "mean"))
+    factors = [factor for factor in unit if response == "gain" or factor != "intermediate"]
+    levels = {factor: cells[factor].nunique() for factor in factors}
+    few = [f"{count} of {factor}" for factor, count in levels.items() if count < LEAST and factor != "target"]
+    if few or cells.empty or cells.value.std(ddof=1) == 0:
+        raise TooLittle(", ".join(few) or "it is the same everywhere", f"{LEAST} of each, with other values")
+    cells["x"] = (cells.value - cells.value.mean()) / cells.value.std(ddof=1)
+    found = mixed.fit(cells, "y", ["x"], [mixed.Random(factor, factor) for factor in factors])
+    if found is None:
+        raise TooLittle("the regression does not converge", "more tasks or languages")
+    varied = [count for factor, count in levels.items() if cells.groupby(factor).x.first().nunique() > 1]
+    value, interval = found.slope("x", max(min(varied or [LEAST]) - 2, 1))
+    return {
+        "response": response,
+        "predictor": name,
+        "points per sd": value,
+        "low": interval.low,
+        "high": interval.high,
+        "languages": int(cells.language.nunique()) if "language" in unit else 0,
+        "tasks": int(cells.target.nunique()),
+    }

@@ -1,0 +1,285 @@
+"""An answer as files: an interactive page that asks nothing of the network, figures and tables for papers.
+
+study.html              sentence, table, figures with filters; Vega is in it, and a policy forbids loading
+study.svg, study.png    the first figure; others under their own names
+study.tex               every table, with booktabs
+<table>.csv, study.json the numbers
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import altair
+import vl_convert
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+from rich.console import Group, RenderableType
+from rich.table import Table as Shown
+from rich.text import Text
+
+from xstilts.errors import StoreError
+from xstilts.record.artifacts import ArtifactStore, study_file
+from xstilts.report.studies import catalogue
+from xstilts.report.studies.answer import LEAST_P, Answer, Figure, Table
+
+WIDEST = 8
+"""Columns of a table in a terminal."""
+SCALE = 2.0
+"""Pixels of study.png for one of the figure."""
+FONT = "Helvetica Neue, Arial, Liberation Sans, sans-serif"
+LIGHT = {"ink": "#1c2024", "soft": "#5b636b", "line": "#d9d5cc", "mid": "#f3f1ec"}
+DARK = {"ink": "#e8eaec", "soft": "#a0a8b0", "line": "#3a4147", "mid": "#23282d"}
+OKABE_ITO = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F", "#B8A400"]
+"""Okabe & Ito's palette; its black is the text, its yellow is darker here, to be seen on white."""
+OKABE_ITO_DARK = ["#56B4E9", "#E69F00", "#2FBF94", "#E59BC5", "#F0E442", "#6C9BFF", "#B0B0B0", "#FF8A4C"]
+DIVERGING = (
+    ["#E08A3C", "#E6A569", "#ECBF96", "#F1DAC4", "#F7F5F1", "#D0DEEA", "#A9C8E3", "#82B1DC", "#5B9BD5"],
+    ["#A8561A", "#874B1F", "#653F23", "#443428", "#23282D", "#253A4D", "#284C6D", "#2A5D8D", "#2C6FAD"],
+)
+"""Loss to gain in orange and blue, light and dark; text is read on every shade. Nine stops: between three,
+Vega goes from orange to grey through purple."""
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """An answer and where it was written."""
+
+    answer: Answer
+    files: list[Path]
+
+
+def publish(
+    name: str,
+    stored: Sequence[tuple[Mapping[str, Any], ArtifactStore]],
+    to: Path | None = None,
+    words: Sequence[str] = (),
+) -> Study:
+    """Asks a study of stored plans together, or of published tables where there is none, and writes its files
+    into `to`: by default the first job's folder in a local store; NAME-study here for a bucket (kept in the
+    bucket too) and for published tables.
+
+    Raises:
+        XstiltsError: no such study or option, data that cannot be studied, a folder that cannot be written.
+    """
+    answer = catalogue.of_plans(name, stored, words) if stored else catalogue.published(name)
+    folder = to or Path(f"{answer.study}-study")
+    if to is not None or not stored:
+        return Study(answer, write(answer, folder))
+    plan, store = stored[0]
+    bucket = "://" in store.location
+    if not bucket:
+        folder = Path(store.location) / study_file(plan["job"], answer.study, "")
+    files = write(answer, folder)
+    if bucket:
+        for file in files:
+            store.upload(file, study_file(plan["job"], answer.study, file.name))
+    return Study(answer, files)
+
+
+def write(answer: Answer, folder: Path) -> list[Path]:
+    """Writes all files into `folder`, making it where needed; the page is first.
+
+    Raises:
+        StoreError: the folder cannot be written.
+    """
+    files: dict[str, bytes] = {"study.html": page(answer).encode()}
+    for at, figure in enumerate(answer.figures):
+        name = "study" if at == 0 else f"study_{figure.name}"
+        files[f"{name}.svg"] = svg(figure).encode()
+        files[f"{name}.png"] = png(figure)
+    files["study.tex"] = latex(answer).encode()
+    files |= {f"{table.name}.csv": table.data.to_csv(index=False).encode() for table in answer.tables}
+    files["study.json"] = json.dumps(answer.to_json(), indent=1, ensure_ascii=False).encode()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, data in files.items():
+            (folder / name).write_bytes(data)
+    except OSError as problem:
+        what = f"the study cannot be written to {folder} ({problem})"
+        raise StoreError(what, "choose another folder: --to DIR") from problem
+    return [folder / name for name in files]
+
+
+def page(answer: Answer) -> str:
+    """The HTML page; everything that comes from outside is escaped."""
+    environment = Environment(
+        loader=PackageLoader("xstilts.report", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals.update(shown=shown, numeric=_numeric, marked=_marked)
+    figures = [{"name": figure.name, "spec": specification(figure)} for figure in answer.figures]
+    return environment.get_template("study.html.j2").render(
+        answer=answer,
+        bundle=_bundle() if figures else "",
+        figures=_for_script(figures),
+        themes=_for_script({"light": theme(dark=False), "dark": theme(dark=True)}),
+    )
+
+
+def specification(figure: Figure) -> dict[str, Any]:
+    """The Vega-Lite words of a figure, without colours of background and text."""
+    with altair.data_transformers.enable("default", max_rows=None):
+        words: dict[str, Any] = figure.chart.to_dict()
+    words.pop("config", None)
+    words.pop("$schema", None)
+    return words
+
+
+def svg(figure: Figure) -> str:
+    """The figure as it is printed: light, on nothing."""
+    text: str = vl_convert.vegalite_to_svg(specification(figure), config=theme(dark=False))
+    return text
+
+
+def png(figure: Figure) -> bytes:
+    """The same in pixels, on white."""
+    config = theme(dark=False) | {"background": "#ffffff"}
+    data: bytes = vl_convert.vegalite_to_png(specification(figure), config=config, scale=SCALE)
+    return data
+
+
+def theme(dark: bool) -> dict[str, Any]:
+    """Vega-Lite's config: colours told apart without seeing red and green, on a light or a dark page."""
+    tone = DARK if dark else LIGHT
+    words = {"labelColor": tone["ink"], "titleColor": tone["soft"], "titleFontWeight": "normal"}
+    return {
+        "background": None,
+        "font": FONT,
+        "axis": {**words, "gridColor": tone["line"], "domainColor": tone["soft"], "tickColor": tone["soft"],
+                 "labelFontSize": 12, "titleFontSize": 12, "labelLimit": 260},
+        "header": {**words, "labelFontSize": 12, "labelFontWeight": "bold"},
+        "legend": {**words, "labelFontSize": 12, "titleFontSize": 12},
+        "title": {"color": tone["ink"]},
+        "view": {"stroke": tone["line"]},
+        "text": {"color": tone["ink"]},
+        "rule": {"color": tone["soft"]},
+        "tick": {"color": tone["ink"]},
+        "bar": {"color": tone["soft"]},
+        "line": {"color": tone["ink"]},
+        "range": {
+            "category": OKABE_ITO_DARK if dark else OKABE_ITO,
+            "diverging": DIVERGING[dark],
+            "heatmap": {"scheme": "viridis"},
+            "ramp": {"scheme": "viridis"},
+        },
+    }  # fmt: skip
+
+
+def latex(answer: Answer) -> str:
+    """Every table as a `table` with booktabs rules, under the caption that it must not go without."""
+    parts = [r"% \usepackage{booktabs}", f"% {_one_line(answer.sentence)}"]
+    for table in answer.tables:
+        columns = [str(name) for name in table.data.columns]
+        align = "".join("r" if _numeric(table, name) else "l" for name in columns)
+        lines = [
+            " & ".join(_escaped(shown(name, value)) for name, value in zip(columns, row, strict=True))
+            for row in table.data.itertuples(index=False, name=None)
+        ]
+        caption = ". ".join(part.rstrip(".") for part in (table.title, table.note, answer.caption) if part)
+        parts += [
+            r"\begin{table}",
+            r"\centering",
+            rf"\begin{{tabular}}{{{align}}}",
+            r"\toprule",
+            " & ".join(_escaped(name) for name in columns) + r" \\",
+            r"\midrule",
+            *(line + r" \\" for line in lines),
+            r"\bottomrule",
+            r"\end{tabular}",
+            rf"\caption{{{_escaped(caption)}.}}",
+            rf"\label{{tab:{answer.study}-{table.name}}}".replace("_", "-"),
+            r"\end{table}",
+        ]
+    return "\n".join(parts) + "\n"
+
+
+def terminal(answer: Answer) -> RenderableType:
+    """The sentence and the main table, for `rich`."""
+    parts: list[RenderableType] = [Text(answer.sentence, style="bold")]
+    for test, what in ((answer.primary, "primary"), (answer.robustness, "robustness")):
+        if test is not None:
+            parts.append(Text(f"{what}: {test.name}: {test.text}"))
+    for table in answer.tables[:1]:
+        drawn = Shown(
+            title=table.title, caption=f"{table.note}\n{answer.caption}", title_justify="left",
+            caption_justify="left",
+        )  # fmt: skip
+        columns = [str(name) for name in table.data.columns][:WIDEST]
+        more = len(table.data.columns) - len(columns)
+        if more:
+            drawn.title = f"{table.title} ({more} more columns in {table.name}.csv)"
+        for name in columns:
+            drawn.add_column(Text(name), justify="right" if _numeric(table, name) else "left")
+        for row in table.data.itertuples(index=False, name=None):
+            drawn.add_row(*(Text(shown(name, value)) for name, value in zip(columns, row, strict=False)))
+        parts.append(drawn)
+    if not answer.tables and answer.caption:
+        parts.append(Text(answer.caption, style="dim"))
+    parts += [Text(f"note: {note}", style="dim") for note in answer.notes]
+    return Group(*parts)
+
+
+def shown(name: str, value: Any) -> str:
+    """A value as people read it: two decimals, a p-value never as zero, a dash for nothing."""
+    if value is None or (isinstance(value, float) and math.isnan(value)) or str(value) == "<NA>":
+        return "\u2013"
+    if hasattr(value, "item"):
+        value = value.item()
+    if isinstance(value, float):
+        if name == "p" or name.startswith("p "):
+            return (
+                f"<{LEAST_P:.4f}" if value < LEAST_P else f"{value:.4f}" if value < 0.01 else f"{value:.3f}"
+            )
+        text = f"{value:.2f}" if abs(value) < 1000 else f"{value:,.0f}"
+        return ("0.00" if text == "-0.00" else text).replace("-", "\u2212")
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def _numeric(table: Table, name: str) -> bool:
+    return bool(table.data[name].dtype.kind in "iuf")
+
+
+def _marked(text: str) -> Markup:
+    """Escaped, with what stands between backticks as code."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
+
+
+def _one_line(text: str) -> str:
+    return re.sub(r"\s+", " ", text)
+
+
+_LATEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{",
+    "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"$<$", ">": r"$>$",
+    "\u2212": "$-$", "\u2013": "--", "\u00d7": r"$\times$", "\u00b7": r"$\cdot$", "`": "'",
+}  # fmt: skip
+
+
+def _escaped(text: str) -> str:
+    return "".join(_LATEX.get(letter, letter) for letter in _one_line(text))
+
+
+def _for_script(words: Any) -> str:
+    """JSON that cannot end the script it stands in."""
+    text = json.dumps(words, ensure_ascii=False, allow_nan=False)
+    for letter, code in (("<", "\\u003c"), (">", "\\u003e"), ("\u2028", "\\u2028"), ("\u2029", "\\u2029")):
+        text = text.replace(letter, code)
+    return text
+
+
+@cache
+def _bundle() -> str:
+    """Vega, Vega-Lite and vega-embed as one script (0.9 MB; making it takes some seconds, once a process)."""
+    text: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
+    return text.replace("</script", "<\\/script")

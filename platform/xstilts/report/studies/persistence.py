@@ -1,0 +1,322 @@
+"""Does the gain persist on XTREME-R? Strata of tasks and languages, compared by a test of non-inferiority.
+
+Strata, by the registry's suites `old` and `new` (tasks/suites.py):
+    dropped         tasks of XTREME that XTREME-R leaves out
+    old languages   shared tasks, in XTREME's languages of them
+    new languages   shared tasks, in languages that only XTREME-R has there
+    new tasks       tasks that only XTREME-R has
+
+Pre-stated. A gain is zero-shot, over `none` of the same seed, mean over the job's intermediate tasks; a task
+is the mean over its languages, a stratum the plain mean over its tasks, as the benchmarks average. Two
+contrasts: the new languages against the old ones of the very same tasks (those with three new languages or
+more), and the new tasks against all old ones (dropped, and shared in old languages). The gain persists if
+both lie above -margin by a one-sided bound of 97.5 % (margin: 1 point unless stated otherwise). Both have
+to, so nothing is corrected for there being two (intersection-union; Berger 1982), and p is the larger one.
+Where the old gain's own interval holds zero the answer is that there is no gain to persist.
+
+What is redrawn: whole languages (old and new apart) with everything they have in every task, and whole
+seeds with all their tasks and languages (`crossed`). A (language, seed) cell is never a unit. Tasks are
+fixed: three new ones allow an interval for each and no inference over tasks. Robustness: languages of one
+genus are redrawn together, as relatives are not independent either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import altair
+import numpy
+import pandas
+
+from xstilts.report.studies.answer import Answer, Figure, Table, Test, TooLittle, p_value
+from xstilts.report.studies.crossed import DRAWS, Redrawn, redraw
+from xstilts.report.studies.gains import Gains
+from xstilts.report.studies.strata import (
+    DROPPED,
+    LEAST_LANGUAGES,
+    NEW,
+    OLD,
+    STRATA,
+    TASKS,
+    Cells,
+    Contrast,
+    by_suites,
+    by_words,
+    cells_of,
+    contrasts,
+    each,
+    genera,
+)
+from xstilts.report.verdict import points
+
+ITEMS = True
+"""Item statistics are read, for the intervals of single tasks."""
+QUESTION = "Does the gain of intermediate training persist on XTREME-R's new languages and new tasks?"
+ALPHA = 0.025
+"""One-sided."""
+LEAST_SEEDS = 3
+PERSISTS, LESS, OPEN = "persists", "does not persist", "not shown"
+NOTHING = "no gain to persist"
+
+
+def answer(
+    gains: Gains,
+    margin: float = 1.0,
+    old: str = "xtreme",
+    new: str = "xtreme-r",
+    new_tasks: Sequence[str] = (),
+    new_languages: Sequence[str] = (),
+    dropped: Sequence[str] = (),
+    draws: int = DRAWS,
+) -> Answer:
+    """The answer. `margin`, in points; `new_tasks`, `new_languages` and `dropped` say the strata of tasks
+    that no suite has, such as a generated world's, and are used instead of the suites when any is given.
+
+    Raises:
+        TooLittle: fewer than three seeds, no old stratum, or no new one that can be compared.
+        XstiltsError: several models, or several settings in one cell.
+    """
+    table = gains.single().zero_shot
+    own = bool(new_tasks or new_languages or dropped)
+    placed = by_words(table, new_tasks, new_languages, dropped) if own else by_suites(table, old, new)
+    table = table.assign(stratum=placed.to_numpy())
+    table = table[table.stratum != ""]
+    _enough(table)
+    rows = tuple(dict.fromkeys(table.intermediate))
+    cells = cells_of(table, rows)
+    again = redraw(cells.values, each(cells), cells.fresh.astype(numpy.int64), draws=draws)
+    found = contrasts(cells, again, margin)
+    if not found:
+        missing = "no stratum is whole: of every task some intermediate task or seed is missing"
+        raise TooLittle(missing, "the same seeds of every row, on one old task and one new one at least")
+    every = numpy.zeros(len(cells.languages), dtype=numpy.int64)
+    related = contrasts(cells, redraw(cells.values, genera(cells, table), every, draws=draws), margin)
+    verdict = _verdict(found, margin)
+    lines = _lines(gains, cells, again, rows)
+    return Answer(
+        study="persistence",
+        question=QUESTION,
+        sentence=_sentence(found, margin, verdict),
+        verdict=verdict,
+        primary=_test("Non-inferiority, languages and seeds redrawn", cells, found, margin),
+        robustness=_test("The same, genera of languages redrawn whole", cells, related, margin),
+        tables=(_contrasts(found, margin), lines, _by_row(table, rows, margin, draws)),
+        figures=(_figure(lines.data),),
+        caption=gains.caption(),
+        notes=_notes(table, cells, found, draws),
+        facts={"margin": margin, "alpha": ALPHA, "draws": draws, "intermediate": list(rows)},
+    )
+
+
+def published() -> Answer:
+    """Always refused.
+
+    Raises:
+        TooLittle: no published table has gains on XTREME-R by intermediate task.
+    """
+    missing = "no published table has gains over `none` on XTREME-R"
+    raise TooLittle(
+        missing, "a job on XTREME-R's tasks and languages, three seeds of `none` and of another row"
+    )
+
+
+def _enough(table: pandas.DataFrame) -> None:
+    """Raises TooLittle where no test can be made."""
+    seeds = table.seed.nunique()
+    strata = set(table.stratum)
+    if not strata & {DROPPED, OLD}:
+        missing = "no task of the old suite is scored zero-shot"
+        raise TooLittle(missing, "score at least one task of XTREME in three of its languages or more")
+    if not strata & {NEW, TASKS}:
+        enough = "XCOPA, Mewsli-X or LAReQA, or POS, NER or Tatoeba in three of the new languages"
+        raise TooLittle("neither a new task nor a new language is scored", enough)
+    if seeds < LEAST_SEEDS:
+        missing = f"{seeds} seed{'s' if seeds != 1 else ''} cannot show how much seeds differ"
+        raise TooLittle(missing, f"{LEAST_SEEDS - seeds} more, {LEAST_SEEDS} in all, of every row")
+    old = table[table.stratum.isin([DROPPED, OLD])].language.nunique()
+    if old < LEAST_LANGUAGES:
+        raise TooLittle(
+            f"the old tasks are scored in {old} languages",
+            f"{LEAST_LANGUAGES - old} more, {LEAST_LANGUAGES} in all",
+        )
+    if TASKS not in strata:
+        counts = table[table.stratum == NEW].groupby("target").language.nunique()
+        if counts.max() < LEAST_LANGUAGES:
+            raise TooLittle(
+                f"no shared task is scored in more than {counts.max()} new languages",
+                f"{LEAST_LANGUAGES} new languages of one task",
+            )
+
+
+def _verdict(found: Sequence[Contrast], margin: float) -> str:
+    if all(one.bound() > -margin for one in found):
+        return PERSISTS if all(one.old.interval.low > 0 for one in found) else NOTHING
+    # Being lower for sure is the other side of the same bounds, at the same level.
+    return LESS if any(one.difference.interval.high < -margin for one in found) else OPEN
+
+
+def _sentence(found: Sequence[Contrast], margin: float, verdict: str) -> str:
+    lead = {
+        PERSISTS: f"The gain persists to within {margin:g} point{'s' if margin != 1 else ''}",
+        LESS: f"The gain does not persist: it is lower by more than {margin:g}",
+        NOTHING: f"The new strata are not below the old ones by {margin:g}, but there is no gain to persist",
+        OPEN: f"Whether the gain persists to within {margin:g} is not shown: the intervals are too wide",
+    }[verdict]
+    parts = [
+        f"{points(one.new.value)} against {points(one.old.value)} for {one.name} "
+        f"(difference {points(one.difference.value)} {one.difference.interval})"
+        for one in found
+    ]
+    alone = "" if len(found) == 2 else " Only one of the two new strata is scored."
+    return f"{lead}: {'; '.join(parts)}." + alone
+
+
+def _test(name: str, cells: Cells, found: Sequence[Contrast], margin: float) -> Test:
+    worst = max(found, key=lambda one: one.p)
+    p = p_value(worst.p)
+    tasks = {target for _, target in cells.names}
+    return Test(
+        name=name,
+        statistic=None,
+        value=worst.difference.value,
+        interval=worst.difference.interval,
+        p=worst.p,
+        n={"tasks": len(tasks), "languages": len(cells.languages), "seeds": len(cells.seeds)},
+        text=f"{worst.name}, the weaker of {len(found)} contrasts: difference of gains "
+        f"{points(worst.difference.value)} points, one-sided 97.5 % bound {points(worst.bound())} against a "
+        f"margin of {points(-margin)}, {p}",
+    )
+
+
+def _contrasts(found: Sequence[Contrast], margin: float) -> Table:
+    rows = [
+        {
+            "new against old": one.name,
+            "tasks": ", ".join(one.tasks),
+            "new gain": one.new.value,
+            "old gain": one.old.value,
+            "difference": one.difference.value,
+            "low": one.difference.interval.low,
+            "high": one.difference.interval.high,
+            "error from languages": one.difference.languages,
+            "error from seeds": one.difference.seeds,
+            "p": one.p,
+        }
+        for one in found
+    ]
+    note = (
+        "Points over `none`. Persisting: every `low`, the one-sided bound of 97.5 %, above "
+        f"{points(-margin)}. p: that the new gain is lower by the margin or more."
+    )
+    return Table("contrasts", "New strata against old ones", pandas.DataFrame(rows), note)
+
+
+def _lines(gains: Gains, cells: Cells, again: Redrawn, rows: Sequence[str]) -> Table:
+    """One row a task of a stratum."""
+    lines = []
+    for at, (stratum, target) in enumerate(cells.names):
+        weights = numpy.zeros(len(cells.names))
+        weights[at] = 1.0
+        found, spoken = again.contrast(weights), cells.spoken(at)
+        items = gains.interval(rows, target, spoken)
+        lines.append(
+            {
+                "stratum": stratum,
+                "task": target,
+                "languages": len(spoken),
+                "gain": found.value,
+                "low": found.interval.low,
+                "high": found.interval.high,
+                "items low": items.low if items else None,
+                "items high": items.high if items else None,
+            }
+        )
+    note = (
+        "Mean gain over the intermediate tasks, points over `none`, zero-shot. low, high: 95 %, other "
+        "languages and seeds; where a task has one language, other seeds only. items: 95 %, other test items "
+        "for these very models, where item statistics were read."
+    )
+    return Table("tasks", "Gain by task", pandas.DataFrame(lines), note)
+
+
+def _by_row(table: pandas.DataFrame, rows: Sequence[str], margin: float, draws: int) -> Table:
+    """The contrasts for every intermediate task alone: described, not tested."""
+    lines = []
+    for row in rows:
+        cells = cells_of(table, (row,))
+        again = redraw(cells.values, each(cells), cells.fresh.astype(numpy.int64), draws=draws)
+        for one in contrasts(cells, again, margin):
+            lines.append(
+                {
+                    "intermediate": row,
+                    "new against old": one.name,
+                    "new gain": one.new.value,
+                    "old gain": one.old.value,
+                    "difference": one.difference.value,
+                    "low": one.difference.interval.low,
+                    "high": one.difference.interval.high,
+                }
+            )
+    note = "95 % intervals, other languages and seeds; many comparisons, so no p-values."
+    return Table("by_intermediate", "The same for each intermediate task", pandas.DataFrame(lines), note)
+
+
+def _notes(table: pandas.DataFrame, cells: Cells, found: Sequence[Contrast], draws: int) -> tuple[str, ...]:
+    fresh = len({name for stratum, name in cells.names if stratum == TASKS})
+    notes = [
+        f"tasks are fixed: each of {fresh} new tasks has an interval of its own, and so few allow no "
+        "inference over tasks",
+        f"redrawn {draws:,} times: {len(cells.languages)} whole languages, {len(cells.seeds)} whole seeds; "
+        "bounds are Student's t with Satterthwaite's degrees of freedom "
+        f"({', '.join(f'{one.difference.df:.1f}' for one in found)})",
+    ]
+    compared = {target for one in found for target in one.tasks}
+    thin = [target for stratum, target in cells.names if stratum == NEW and target not in compared]
+    if thin:
+        notes.append(
+            f"fewer than {LEAST_LANGUAGES} new languages, shown and in no contrast: {', '.join(thin)}"
+        )
+    gone = sorted(set(zip(table.stratum, table.target, strict=True)) - set(cells.names))
+    if gone:
+        notes.append(f"left out, a row or seed is missing: {', '.join(target for _, target in gone)}")
+    return tuple(notes)
+
+
+def _figure(lines: pandas.DataFrame) -> Figure:
+    """Gains by task with intervals, grouped by stratum; a menu shows one stratum."""
+    menu = altair.binding_select(options=[None, *STRATA], labels=["all", *STRATA], name="Stratum\u2002")
+    shown = altair.selection_point(fields=["stratum"], bind=menu, name="stratum")
+    named = lines.assign(name=[f"{one.task}, {one.stratum}" for one in lines.itertuples()])
+    base = altair.Chart(named).transform_filter(shown)
+    y = altair.Y("name:N", title=None, sort=list(named.name))
+    strata: dict[str, Any] = {
+        "sort": [stratum for stratum in STRATA if stratum in set(named.stratum)],
+        "title": "stratum",
+    }
+    ends = [altair.Tooltip(end, format=".2f") for end in ("gain", "low", "high")]
+    tips = ["stratum", "task", "languages", *ends]
+    bars = base.mark_rule(strokeWidth=2).encode(
+        x=altair.X("low:Q", title="gain over none, points"),
+        x2="high:Q",
+        y=y,
+        color=altair.Color("stratum:N", **strata),
+        tooltip=tips,
+    )
+    dots = base.mark_point(filled=True, size=90, opacity=1).encode(
+        x="gain:Q",
+        y=y,
+        color=altair.Color("stratum:N", **strata),
+        shape=altair.Shape("stratum:N", sort=strata["sort"], legend=None),
+        tooltip=tips,
+    )
+    zero = altair.Chart().mark_rule(strokeDash=[4, 4]).encode(x=altair.datum(0))
+    chart = altair.layer(zero, bars, dots.add_params(shown)).properties(width=560, height=altair.Step(24))
+    alt = "; ".join(f"{one.task}, {one.stratum}: {points(one.gain)}" for one in lines.itertuples())
+    return Figure(
+        "gains",
+        "Mean gain over the intermediate tasks, by task and stratum",
+        chart,
+        f"Dots with intervals: {alt}",
+        "Points over `none`, zero-shot; bars are 95 %, other languages and seeds.",
+    )

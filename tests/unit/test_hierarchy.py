@@ -1,0 +1,187 @@
+"""One ranking or several: what is planted is found, what is not is found no oftener than promised."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy
+import pandas
+import pytest
+from scipy import stats
+from study_frames import Frame
+
+from xstilts.errors import UnknownName
+from xstilts.report.studies import hierarchy, ranks
+from xstilts.report.studies.answer import REFUSED, TooLittle
+from xstilts.report.studies.catalogue import run
+
+FRAMES = 200
+MOST = int(stats.binom.ppf(0.999, FRAMES, 0.05))
+"""False alarms of a test that keeps 5 %, but for once in a thousand: 21."""
+TWO = {
+    "xnli": "ar bg de el es fr hi ru sw th tr ur vi zh",
+    "panx": "ar he de nl es fr hi bn ta te fi et id jv tr kk",
+}
+SMALL = Frame(targets=TWO)
+MAIN = {"mnli": 3.0, "squad_v1": 1.0, "ccg": -2.0}
+
+
+def measured(frame: Frame, seed: int) -> hierarchy.Found:
+    return hierarchy.measure(frame.gains(seed), permutations=200, seed=seed)
+
+
+def alarms(frame: Frame, frames: int = FRAMES) -> tuple[int, int, int]:
+    """How often: the interaction, the tasks with other seeds, the tasks with other seeds and languages."""
+    found = [measured(frame, seed) for seed in range(frames)]
+    of_seeds = sum(each.whole.p_seeds < 0.05 for each in found)
+    return (
+        sum(each.interaction.p < 0.05 for each in found),
+        of_seeds,
+        sum(each.whole.p < 0.05 for each in found),
+    )
+
+
+@pytest.mark.slow
+def test_nothing_planted() -> None:
+    """Languages differ and so do runs, in no way that families or tasks explain."""
+    interaction, _, both = alarms(SMALL)
+    assert interaction <= MOST and both <= MOST
+
+
+@pytest.mark.slow
+def test_nothing_but_runs() -> None:
+    """Only runs differ: relabelling within seeds is then exact."""
+    interaction, seeds, both = alarms(dataclasses.replace(SMALL, language=0.0, place=0.0, run=1.0, seed=1.0))
+    assert interaction <= MOST and both <= MOST
+    assert stats.binom.ppf(0.001, FRAMES, 0.05) <= seeds <= MOST
+
+
+def test_counting_blocks_would_be_wrong() -> None:
+    """What the module warns of: with nothing planted, Friedman's own p calls most frames different."""
+    frame = dataclasses.replace(SMALL, language=0.0, place=0.0, run=1.0)
+    found = [measured(frame, seed) for seed in range(20)]
+    naive = [stats.chi2.sf(each.whole.chi2, len(each.profiles.rows) - 1) for each in found]
+    assert sum(p < 0.05 for p in naive) > 12
+
+
+@pytest.mark.slow
+def test_one_ranking_is_consistent() -> None:
+    found = [measured(dataclasses.replace(SMALL, main=MAIN), seed) for seed in range(20)]
+    assert sum(each.verdict == hierarchy.CONSISTENT for each in found) >= 17
+    best = [each.profiles.rows[each.order[0]] for each in found]
+    assert best.count("mnli") == 20
+
+
+@pytest.mark.slow
+def test_a_planted_interaction_is_found() -> None:
+    planted = {("mnli", "Indo-European"): -3.0, ("ccg", "Indo-European"): 3.0}
+    found = [measured(dataclasses.replace(SMALL, main=MAIN, by_family=planted), seed) for seed in range(20)]
+    assert sum(each.verdict == hierarchy.DIFFERENT for each in found) >= 18
+    answer = hierarchy.answer(dataclasses.replace(SMALL, main=MAIN, by_family=planted).gains(1), draws=5)
+    assert answer.verdict == hierarchy.DIFFERENT and "Not consistent" in answer.sentence
+
+
+@pytest.mark.slow
+def test_the_bound_holds_the_interaction_that_is_there() -> None:
+    """`upper` is below the truth in no more than 5 %."""
+    planted = {("mnli", "Indo-European"): -1.0, ("ccg", "Turkic"): 1.5}
+    frame = dataclasses.replace(SMALL, main=MAIN, by_family=planted)
+    calm = dataclasses.replace(frame, run=0.0, seed=0.0, language=0.0, place=0.0, noise=0.0)
+    below = 0
+    for seed in range(60):
+        found = measured(frame, seed)
+        noisy, exact = found.profiles, ranks.profiles(*_flat(calm, seed))
+        kept = numpy.isin(noisy.groups, found.interaction.groups)
+        scales = {name: _scale(noisy.gains[kept & (noisy.targets == name)]) for name in set(noisy.targets)}
+        weights = numpy.array([scales[name] for name in noisy.targets])[:, None, None]
+        truth = dataclasses.replace(exact, gains=exact.gains / weights)
+        below += found.interaction.upper < _truth(truth, kept)
+    assert below <= stats.binom.ppf(0.999, 60, 0.05)
+
+
+def _flat(frame: Frame, seed: int) -> tuple[pandas.DataFrame, pandas.Series]:
+    table = frame.gains(seed).zero_shot
+    return table, table.family
+
+
+def _scale(gains: numpy.ndarray) -> float:
+    inner = gains - gains.mean(axis=1, keepdims=True)
+    return float(numpy.sqrt(((inner - inner.mean(axis=0)) ** 2).mean()))
+
+
+def _truth(found: ranks.Profiles, kept: numpy.ndarray) -> float:
+    """Root mean square of family profiles, double-centred within targets."""
+    inner = numpy.zeros(found.gains.shape[:2])
+    for target in set(found.targets):
+        mine = kept & (found.targets == target)
+        values = found.gains[mine].mean(axis=2)
+        values = values - values.mean(axis=1, keepdims=True)
+        inner[mine] = values - values.mean(axis=0)
+    sums = {name: inner[kept & (found.groups == name)] for name in set(found.groups[kept])}
+    total = sum(len(each) * float((each.mean(axis=0) ** 2).mean()) for each in sums.values())
+    return float(numpy.sqrt(total / kept.sum()))
+
+
+def test_w_is_scipys_and_says_how_much_blocks_agree() -> None:
+    calm = dataclasses.replace(SMALL, main=MAIN, run=0.0, seed=0.0, language=0.0, place=0.0, noise=0.01)
+    found = measured(calm, 1)
+    assert found.whole.w == pytest.approx(1.0) and all(each.w == pytest.approx(1) for each in found.of_group)
+    assert found.whole.blocks == 30 * 3
+    assert found.whole.chi2 == pytest.approx(found.whole.w * found.whole.blocks * 3)
+
+
+def test_answer_says_all_of_it() -> None:
+    answer = hierarchy.answer(dataclasses.replace(SMALL, main=MAIN).gains(2), draws=20)
+    assert answer.primary is not None and answer.primary.p is not None and answer.robustness is not None
+    assert answer.primary.n["languages"] == 24 and answer.primary.n["seeds"] == 3
+    assert answer.tables[0].data.intermediate.iloc[0] == "mnli"
+    assert {table.name for table in answer.tables} == {"ranks", "concordance", "strengths", "targets"}
+    assert len(answer.figures) == 2 and "commit abc1234" in answer.caption
+    assert "one language" in " ".join(answer.notes)
+
+
+def test_other_groups() -> None:
+    found = hierarchy.measure(SMALL.gains(1), by="near=de+nl+fr far=ta+te+hi", permutations=50)
+    assert found.groups == ("far", "near") and set(found.profiles.languages) == set(
+        "de nl fr ta te hi".split()
+    )
+    assert len(hierarchy.measure(SMALL.gains(1), by="script", permutations=50).groups) > 5
+    with pytest.raises(UnknownName, match="family"):
+        hierarchy.measure(SMALL.gains(1), by="famly")
+
+
+@pytest.mark.parametrize(
+    ("frame", "words"),
+    [
+        (dataclasses.replace(SMALL, rows=("mnli", "ccg")), "2 intermediate tasks are no ranking"),
+        (dataclasses.replace(SMALL, seeds=(1,)), "3 seeds|2 seeds"),
+        (dataclasses.replace(SMALL, targets={"xnli": "de fr sw th"}), "2 languages of each of two"),
+        (
+            dataclasses.replace(SMALL, missing=(("ccg", "xnli", 1), ("mnli", "panx", 2))),
+            "no target is scored",
+        ),
+    ],
+)
+def test_too_little_is_refused_without_a_p(frame: Frame, words: str) -> None:
+    with pytest.raises(TooLittle, match=words):
+        hierarchy.answer(frame.gains(1))
+    answer = run("hierarchy", frame.gains(1))
+    assert answer.verdict == REFUSED and answer.refused and answer.primary is None and not answer.tables
+    assert "p =" not in answer.sentence and "p <" not in answer.sentence
+
+
+def test_where_neither_is_shown_it_says_what_would_be_enough() -> None:
+    frame = dataclasses.replace(SMALL, main={"mnli": 1.0}, language=1.5, run=0.1, seed=0.1)
+    said = [hierarchy.answer(frame.gains(seed), permutations=200, draws=2) for seed in range(6)]
+    opened = [answer for answer in said if answer.verdict == REFUSED]
+    assert opened and all("would be enough" in a.sentence or "would show" in a.sentence for a in opened)
+
+
+def test_published_table_speaks_of_target_tasks_only() -> None:
+    answer = hierarchy.published()
+    assert answer.primary is not None and answer.primary.n == {
+        "intermediate tasks": 7, "targets": 9, "runs of each": 1
+    }  # fmt: skip
+    table = answer.tables[0].data.set_index("intermediate")
+    assert table["mean gain"]["squad_v1"] == pytest.approx(8.3, abs=0.05), "as printed"
+    assert "cannot say" in answer.sentence and any("refused" in note for note in answer.notes)

@@ -1,0 +1,162 @@
+"""The similarity study: planted distances come back, none are made up, refusals, and published baselines."""
+
+from __future__ import annotations
+
+import numpy
+import pandas
+import pytest
+from scipy import stats
+from study_frames import Frame
+
+from xstilts.errors import UnknownName, XstiltsError
+from xstilts.report.studies import language_distance, similarity
+from xstilts.report.studies.answer import Answer, TooLittle
+from xstilts.report.studies.gains import Gains, of_frame
+
+SPOKEN = "ar bg de el es fr hi ru sw th tr ur vi zh fi et id he ta te en"
+TARGETS = {
+    "xnli": SPOKEN,
+    "panx": SPOKEN,
+    "udpos": "ar bg de el es fr hi ru tr ur vi zh fi et id he ta te en",
+}
+FAR = language_distance.distances(SPOKEN.split())["geographic"]
+
+
+def simulated(seed: int, lost: float = 0.0, rows: tuple[str, ...] = ("mnli",), **words: object) -> Gains:
+    """`lost`: points lost for each standard deviation of geographic distance, in all rows alike."""
+    frame = Frame(rows=rows, targets=TARGETS, **words).draw(seed)  # type: ignore[arg-type]
+    frame["value"] -= lost * frame.language.map((FAR - FAR.mean()) / FAR.std())
+    return of_frame(frame, "abc1234")
+
+
+def degradation(gains: Gains) -> similarity.Regression:
+    rows = gains.scores[(gains.scores.intermediate == "none") & gains.scores.zero_shot]
+    return similarity.regress(rows.assign(y=rows.gap), "en", (), 0)
+
+
+def test_nothing_is_found_where_nothing_is_planted() -> None:
+    times = 40
+    found = sum(degradation(simulated(seed, seeds=(1, 2))).p < similarity.ALPHA for seed in range(times))
+    assert found <= stats.binom.ppf(0.999, times, similarity.ALPHA)
+
+
+def test_a_planted_distance_comes_back() -> None:
+    found = similarity.answer(simulated(3, lost=12.0))
+    assert found.verdict == "predicts" and found.primary is not None and (found.primary.p or 1) < 0.01
+    assert found.robustness is not None and (found.robustness.value or 0) > 0.3 and found.robustness.p is None
+    slopes = found.tables[0].data.set_index(["response", "predictor"])
+    far = slopes.loc[("degradation", "geographic")]
+    assert far.low < 12.0 < far.high and far.low > 0
+    gain = slopes.loc[("gain", "geographic")]
+    assert gain.low < 0.0 < gain.high, "all rows lose alike, so that no gain is planted"
+    assert found.primary.n["languages"] == 20 and "geographic" in found.sentence
+
+
+def test_one_predictor_for_every_five_languages_in_the_stated_order() -> None:
+    few = simulated(1, seeds=(1,)).only(language="ar bg de el es fr hi ru sw th tr".split() + ["en"])
+    assert degradation(few).used == ["size", "genetic"]
+    assert degradation(simulated(1, seeds=(1,))).used == ["size", "genetic", "geographic", "script"]
+
+
+def test_too_few_languages_are_refused() -> None:
+    with pytest.raises(TooLittle, match="4 languages"):
+        similarity.answer(simulated(1).only(language=["en", "de", "ru", "sw", "tr"]))
+    with pytest.raises(TooLittle, match="row `none`"):
+        similarity.answer(
+            simulated(1).only(language=["de", "ru", "sw", "tr", "fi", "ar"]).only(target=["none"])
+        )
+
+
+def test_the_permutation_that_stands_in_finds_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(similarity.mixed, "fit", lambda *_: None)
+    found = similarity.answer(simulated(3, lost=12.0, seeds=(1,)))
+    assert found.primary is not None and "permutation" in found.primary.name
+    assert (found.primary.p or 1) < 0.01 and found.tables[0].data["points per sd"].isna().all()
+    times = 20
+    rejected = sum(degradation(simulated(seed, seeds=(1,))).p < 0.05 for seed in range(times))
+    assert rejected <= stats.binom.ppf(0.999, times, 0.05)
+
+
+def test_measures_are_needed_for_task_similarity_and_used_where_they_are_given() -> None:
+    rows = ("mnli", "squad_v1", "hellaswag", "ccg", "csqa")
+    gains = simulated(5, rows=rows)
+    without = similarity.answer(gains)
+    assert any("task similarity and alignment: refused" in note for note in without.notes)
+    table = gains.zero_shot
+    wanted = table.groupby(["model", "intermediate", "target", "language"], as_index=False).gain.mean()
+    random = numpy.random.default_rng(0)
+    alike = wanted.assign(measure="alignment", value=wanted.gain + random.normal(0, 0.1, len(wanted)))
+    found = similarity.answer(gains, measures=alike.drop(columns="gain"))
+    slope = found.tables[0].data.set_index("predictor").loc["alignment"]
+    assert slope.response == "gain" and slope.low > 0
+    two = alike[alike.intermediate.isin(["mnli", "ccg"])].drop(columns="gain")
+    assert any(
+        "alignment: refused, 2 of intermediate" in note
+        for note in similarity.answer(gains, measures=two).notes
+    )
+    with pytest.raises(XstiltsError, match="lacks measure"):
+        similarity.answer(gains, measures=alike.drop(columns="measure"))
+
+
+def test_published_baselines_are_answered() -> None:
+    found = similarity.published()
+    assert found.verdict == "predicts" and found.primary is not None
+    assert (found.primary.n["languages"], found.primary.n["tasks"]) == (38, 6)
+    assert any(note.startswith("gain: refused") for note in found.notes)
+    assert "Table 6" in found.caption and "one run each" in found.caption
+    _is_whole(found)
+
+
+def _is_whole(found: Answer) -> None:
+    assert found.to_json() and all(len(table.data) for table in found.tables)
+    assert all(figure.chart.to_dict() and figure.alt for figure in found.figures)
+
+
+def test_distances_are_what_they_are_called() -> None:
+    table = language_distance.distances("de es fi th en".split())
+    assert table.genetic.tolist() == [0.0, 0.5, 1.0, 1.0, 0.0]
+    assert table.script.tolist() == [0.0, 0.0, 0.0, 1.0, 0.0]
+    assert table.geographic["en"] == 0.0 and table.geographic["th"] > table.geographic["de"]
+    assert table["size"]["de"] == pytest.approx(numpy.log10(66.6))
+    london, paris = {"latitude": 51.5074, "longitude": -0.1278}, {"latitude": 48.8566, "longitude": 2.3522}
+    assert language_distance.great_circle(london, paris) == pytest.approx(344, abs=2)
+
+
+def test_a_generated_world_has_its_own_distance() -> None:
+    table = language_distance.distances(["w1", "w3", "w5"], "w0")
+    assert table.distance.is_monotonic_increasing and table.drop(columns="distance").isna().all().all()
+    used, lacking, _ = language_distance.chosen(table, 2)
+    assert (used, lacking) == (["distance"], [])
+
+
+def test_a_language_without_pretraining_text_is_left_out_and_named() -> None:
+    table = language_distance.distances("de fr es it ru pl uk yo".split())
+    assert language_distance.chosen(table, 4)[1] == ["yo"]
+    most = language_distance.distances("de wo qu yo".split())
+    assert "size" not in language_distance.chosen(most, 4)[0], (
+        "better without it than without three languages"
+    )
+
+
+def test_uriel_is_read_only_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(language_distance.importlib.util, "find_spec", lambda _: None)
+    assert "syntactic" not in language_distance.distances(["de"])
+    with pytest.raises(XstiltsError, match="pip install --no-deps lang2vec"):
+        language_distance.distances(["de"], extra=["syntactic"])
+    with pytest.raises(UnknownName, match="syntactic"):
+        language_distance.distances(["de"], extra=["syntax"])
+
+
+def test_uriel_distances_are_read_without_running_its_code(
+    tmp_path: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "lang2vec"  # type: ignore[operator]
+    (folder / "data").mkdir(parents=True)
+    (folder / "__init__.py").write_text("raise RuntimeError('this code is dead')")
+    vectors = numpy.array([[1, 0, 1], [1, 0, 1], [0, 1, 1]], dtype="float32")[:, :, None]
+    names = {"langs": ["eng", "deu", "est"], "feats": ["S_SVO", "S_SOV", "P_TONE"], "data": vectors}
+    numpy.savez(folder / "data" / "feature_predictions.npz", **names)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    found = language_distance.distances(["de", "et", "fr"], extra=["syntactic", "featural"])
+    assert found.syntactic.tolist()[:2] == [0.0, 1.0] and found.featural["et"] == pytest.approx(0.5)
+    assert pandas.isna(found.syntactic["fr"])

@@ -1,0 +1,118 @@
+"""Gains of frames: paired by seed, zero-shot marked, shared steps once; and contrasts of redrawn cells."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy
+import pandas
+import pytest
+from made_up_job import made
+from study_frames import Frame
+
+from xstilts.errors import XstiltsError
+from xstilts.report import frame
+from xstilts.report.studies import gains
+from xstilts.report.studies.answer import TooLittle
+from xstilts.report.studies.crossed import redraw
+from xstilts.report.transfer import transfer
+
+
+def test_gains_are_those_of_the_transfer_table(tmp_path: Path) -> None:
+    plan, store = made(tmp_path, gains={("mnli", "xnli"): 0.12})
+    known = frame.records(plan, store)
+    table = frame.frame(plan, store, known)
+    draws = gains.item_draws(plan, table, frame.items(plan, store, tmp_path, known), 1000)
+    found = gains.of_frame(table, "abc", draws)
+    result = transfer(plan, store, resamples=1000)
+    for cell in result.compared:
+        mine = found.zero_shot[
+            (found.zero_shot.intermediate == cell.intermediate) & (found.zero_shot.target == cell.target)
+        ]
+        assert mine.gain.mean() == pytest.approx(cell.main.gain)
+        spoken = sorted(set(mine.language))
+        assert found.interval([cell.intermediate], cell.target, spoken) == cell.main.items
+    assert list(found.table.columns) == gains.COLUMNS and list(found.scores.columns) == gains.SCORES
+    assert "untrained" not in set(found.table.intermediate) and "untrained" in set(found.scores.intermediate)
+
+
+def test_simulated_gains_are_those_of_the_simulated_frame() -> None:
+    made_up = Frame(missing=(("ccg", "panx", 1),))
+    fast, slow = made_up.gains(3), gains.of_frame(made_up.draw(3), "abc1234")
+    for name in ("table", "scores"):
+        pandas.testing.assert_frame_equal(getattr(fast, name), getattr(slow, name))
+    assert fast.unscored == slow.unscored
+
+
+def test_the_source_language_is_marked_and_gaps_are_of_one_run() -> None:
+    table = Frame().gains(1).table
+    xnli = table[table.target == "xnli"]
+    assert set(xnli[~xnli.zero_shot].language) == {"en"} and (xnli[xnli.language == "en"].gap == 0).all()
+    english = xnli[xnli.language == "en"].set_index(["intermediate", "seed"]).score
+    for row in xnli[xnli.language == "sw"].itertuples():
+        assert row.gap == pytest.approx(english[row.intermediate, row.seed] - row.score)
+    assert table[table.target == "tatoeba"].gap.isna().all(), "retrieval has no source language"
+    assert set(table[table.language == "jv"].tier) == {"low"}
+
+
+def test_shared_steps_count_once_and_other_settings_are_refused() -> None:
+    one = Frame().draw(1)
+    twice = pandas.concat([one, one.assign(job="again")], ignore_index=True)
+    assert len(gains.of_frame(twice).single().table) == len(gains.of_frame(one).table)
+    other = pandas.concat([one, one.assign(job="again", key=one.key + "-b")], ignore_index=True)
+    with pytest.raises(XstiltsError, match="several settings"):
+        gains.of_frame(other).single()
+    with pytest.raises(XstiltsError, match="several models"):
+        gains.of_frame(pandas.concat([one, one.assign(model="big", job="b")])).single()
+    with pytest.raises(XstiltsError, match="lacks value"):
+        gains.of_frame(one.drop(columns="value"))
+
+
+def test_what_has_no_base_has_no_gain() -> None:
+    table = Frame().draw(1)
+    found = gains.of_frame(table[(table.intermediate != "none") | (table.seed != 2)])
+    assert set(found.table.seed) == {1, 3} and found.unpaired == len(found.table) / 2
+    with pytest.raises(TooLittle, match="none"):
+        gains.of_frame(table[table.intermediate != "none"]).single()
+
+
+def test_the_caption_says_what_must_be_said() -> None:
+    frame_ = Frame(collapsed=(("mnli", "xnli", 2),), missing=(("ccg", "panx", 1),))
+    said = frame_.gains(1).caption()
+    for words in ("seeds 1, 2, 3", "split test", "commit abc1234", "collapsed runs 1 (kept)", "4 targets"):
+        assert words in said
+    assert "not scored yet 16" in said and "selection source_dev" in said
+
+
+def _made(generator: numpy.random.Generator, languages: float, seeds: float, noise: float) -> numpy.ndarray:
+    """(2 cells, 24 languages, 4 seeds): 12 languages in each cell; effects of language and seed."""
+    values = generator.normal(0, languages, (24, 1)) + generator.normal(0, noise, (24, 4))
+    cells = numpy.full((2, 24, 4), numpy.nan)
+    cells[0, :12], cells[1, 12:] = values[:12], values[12:] + generator.normal(0, seeds, (1, 4))
+    return cells
+
+
+@pytest.mark.parametrize("spread", [(1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0), (1.0, 0.5, 1.0)])
+def test_errors_are_those_of_other_draws(spread: tuple[float, float, float]) -> None:
+    generator = numpy.random.default_rng(5)
+    strata = numpy.repeat([0, 1], 12)
+    found = [
+        redraw(_made(generator, *spread), numpy.arange(24), strata, draws=400).contrast([-1.0, 1.0])
+        for _ in range(300)
+    ]
+    values = numpy.array([one.value for one in found])
+    squares = numpy.array([one.error**2 for one in found])
+    # Noise alone is overstated: it is in languages and in seeds, and the larger of two guesses is taken.
+    assert 0.8 < squares.mean() / values.var() < 1.6
+    outside = sum(not one.interval.holds(0.0) for one in found)
+    assert outside <= 29, "more than 5 % of 300, by a binomial bound of 0.1 %"
+
+
+def test_a_relative_is_not_another_language() -> None:
+    generator = numpy.random.default_rng(3)
+    kin = numpy.repeat(numpy.arange(4), 3)
+    values = (generator.normal(0, 1, 4)[kin] + generator.normal(0, 0.1, 12))[None, :, None] + numpy.zeros(3)
+    nothing = numpy.zeros(12, dtype=int)
+    alone = redraw(values, numpy.arange(12), nothing, draws=500).contrast([1.0])
+    related = redraw(values, kin, nothing, draws=500).contrast([1.0])
+    assert related.error > 1.5 * alone.error and related.df == pytest.approx(3, abs=0.2)

@@ -1,0 +1,192 @@
+"""An answer as files: everything of the page is in the page, figures parse, tables have booktabs rules."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pandas
+import pytest
+from made_up_job import made
+from study_frames import Frame
+from typer.testing import CliRunner
+
+from xstilts import api
+from xstilts.api import answers
+from xstilts.cli.main import app
+from xstilts.errors import StoreError, UnknownName, XstiltsError
+from xstilts.report.studies import catalogue, hierarchy, pages, persistence
+from xstilts.report.studies.answer import Answer, Table, TooLittle, p_value, refusal
+
+NASTY = "a < b & `none` </script><script>alert(1)</script> 50% of $x_1$"
+PLAIN = Frame(main={"mnli": 3.0, "ccg": -2.0}, collapsed=(("mnli", "xnli", 2),))
+
+
+class Shape(HTMLParser):
+    """Collects what could be fetched, and the text of tables."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fetched: list[str] = []
+        self.scripts = 0
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.fetched += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "action")]
+        self.scripts += tag == "script"
+
+
+@pytest.fixture(scope="module")
+def answers() -> dict[str, Answer]:
+    new = Frame(main={"mnli": 2.0}, targets={**PLAIN.targets, "xcopa": "et ht id it qu sw ta th tr vi zh"})
+    return {
+        "hierarchy": hierarchy.answer(PLAIN.gains(1), permutations=100, draws=3),
+        "persistence": persistence.answer(new.gains(1), draws=100),
+    }
+
+
+@pytest.mark.parametrize("name", ["hierarchy", "persistence"])
+def test_files_are_whole(answers: dict[str, Answer], name: str, tmp_path: Path) -> None:
+    answer = answers[name]
+    files = {file.name: file for file in pages.write(answer, tmp_path / "out")}
+    assert {"study.html", "study.svg", "study.png", "study.tex", "study.json"} <= set(files)
+    for table in answer.tables:
+        assert list(pandas.read_csv(files[f"{table.name}.csv"]).columns) == list(table.data.columns)
+    drawn = ElementTree.parse(files["study.svg"]).getroot()
+    assert drawn.tag.endswith("svg") and len(list(drawn.iter("{http://www.w3.org/2000/svg}path"))) > 10
+    assert files["study.png"].read_bytes().startswith(b"\x89PNG")
+    words = json.loads(files["study.json"].read_text(encoding="utf-8"))
+    assert words["primary"]["p"] == answer.primary.p and words["sentence"] == answer.sentence  # type: ignore[union-attr]
+    latex = files["study.tex"].read_text(encoding="utf-8")
+    for rule in (r"\toprule", r"\midrule", r"\bottomrule"):
+        assert latex.count(rule) == len(answer.tables)
+    assert latex.count("commit abc1234") == len(answer.tables), "no table without its caption"
+    assert not re.search(r"(?<!\\)[_&%#](?![^\n]*usepackage)", _cells(latex)), "unescaped"
+
+
+def _cells(latex: str) -> str:
+    """Text of cells, without the marks that LaTeX needs."""
+    rows = [line[: -len(r" \\")] for line in latex.splitlines() if line.endswith(r"\\")]
+    return "\n".join(cell for row in rows for cell in re.split(r"(?<!\\)&", row))
+
+
+@pytest.mark.parametrize("name", ["hierarchy", "persistence"])
+def test_the_page_asks_nothing_of_the_network(answers: dict[str, Answer], name: str) -> None:
+    text = pages.page(answers[name])
+    shape = Shape()
+    shape.feed(text)
+    assert shape.fetched == [] and shape.scripts == 2
+    assert "default-src 'none'" in text and "prefers-color-scheme: dark" in text
+    own = re.sub(r"<script>.*?</script>", "", text, flags=re.DOTALL)
+    assert not re.search(r"https?://|url\(|@import", own)
+    figures = text.rpartition("<script>")[2]
+    assert "http" not in figures, "no data and no schema from elsewhere"
+    assert text.count("collapsed runs") >= len(answers[name].tables) + len(answers[name].figures)
+
+
+def test_what_comes_from_outside_is_escaped(answers: dict[str, Answer], tmp_path: Path) -> None:
+    table = Table("t", NASTY, pandas.DataFrame({"x_1": [NASTY], "p": [0.0]}), NASTY)
+    figure = dataclasses.replace(answers["hierarchy"].figures[0], title=NASTY, alt=NASTY)
+    answer = Answer("s", NASTY, NASTY, "v", tables=(table,), figures=(figure,), caption=NASTY, notes=(NASTY,))
+    text = pages.page(answer)
+    assert text.count("<script>") == 2 and "alert(1)</script>" not in text and "<code>none</code>" in text
+    latex = pages.latex(answer)
+    assert r"50\% of \$x\_1\$" in latex and "$<$0.0001" in latex
+    pages.write(answer, tmp_path)
+
+
+def test_a_refusal_has_a_page_and_no_p(tmp_path: Path) -> None:
+    answer = refusal("hierarchy", "Which?", TooLittle("2 tasks", "3 tasks"), "job j")
+    files = {file.name for file in pages.write(answer, tmp_path)}
+    assert files == {"study.html", "study.tex", "study.json"}
+    text = (tmp_path / "study.html").read_text(encoding="utf-8")
+    assert "2 tasks" in text and "3 tasks" in text and "p =" not in text and "<script" not in text
+
+
+def test_numbers_as_people_read_them() -> None:
+    assert [pages.shown("gain", value) for value in (-0.001, -1.5, float("nan"), None, 3, "x")] == [
+        "0.00", "\u22121.50", "\u2013", "\u2013", "3", "x"
+    ]  # fmt: skip
+    assert [pages.shown("p", value) for value in (0.0, 0.0004, 0.0312)] == ["<0.0001", "0.0004", "0.031"]
+    assert (p_value(0.0), p_value(0.0312), p_value(0.0005)) == ("p < 0.0001", "p = 0.031", "p = 0.0005")
+
+
+def test_words_become_options() -> None:
+    assert catalogue.options("hierarchy", ["by=script", "permutations=50"]) == {
+        "by": "script",
+        "permutations": 50,
+    }
+    for word, said in (
+        ("bye=script", "did you mean 'by'"),
+        ("by", "OPTION=VALUE"),
+        ("seed=x", "whole number"),
+    ):
+        with pytest.raises(XstiltsError, match=said):
+            catalogue.options("hierarchy", [word])
+    with pytest.raises(XstiltsError, match="not set by hand"):
+        catalogue.options("data_scaling", ["fractions=1"])
+    with pytest.raises(UnknownName, match="hierarchy"):
+        catalogue.options("hirarchy", [])
+
+
+@pytest.mark.parametrize("name", catalogue.STUDIES)
+def test_every_study_says_what_published_tables_can(name: str) -> None:
+    answer = catalogue.published(name)
+    assert answer.study == name and answer.sentence and answer.question
+    assert answer.refused or answer.tables
+
+
+@pytest.fixture
+def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A made-up job's store; the commands see its plan."""
+    rows = ("none", "mnli", "squad_v1", "hellaswag")
+    gains = {("mnli", target): 0.15 for target in ("xnli", "panx", "tatoeba")}
+    spoken = ("en", "de", "fr", "ta", "te")
+    plan, store = made(tmp_path, intermediates=rows, languages=spoken, gains=gains, seed_noise=0.01)
+
+    class Opened:
+        pass
+
+    opened: Any = Opened()
+    opened.store = store
+    monkeypatch.setattr(api, "open_job", lambda *_: opened)
+    monkeypatch.setattr(answers, "stored_plan", lambda _: plan)
+    return Path(store.location) / "jobs" / plan["job"] / "studies"
+
+
+def test_the_command_answers_and_writes_beside_the_job(job: Path) -> None:
+    ran = CliRunner().invoke(
+        app, ["study", "hierarchy", "job.yaml", "--set", "permutations=100", "--set", "draws=3"]
+    )
+    assert ran.exit_code == 0, ran.output
+    assert "study.html" in ran.stdout and (job / "hierarchy" / "study.svg").is_file()
+    assert "mnli" in ran.stdout and "interaction" in ran.stdout
+    told = CliRunner().invoke(app, ["study", "hierarchy", "job.yaml", "--json", "--set", "draws=3"])
+    assert json.loads(told.stdout)["tables"][0]["rows"][0]["intermediate"] == "mnli"
+
+
+def test_item_statistics_are_read_for_single_tasks(job: Path, tmp_path: Path) -> None:
+    words = ["--set", "new_tasks=tatoeba", "--set", "draws=100", "--to", str(tmp_path / "here")]
+    ran = CliRunner().invoke(app, ["study", "persistence", "job.yaml", *words])
+    assert ran.exit_code == 0, ran.output
+    table = pandas.read_csv(tmp_path / "here" / "tasks.csv")
+    assert table["items low"].notna().all() and (table["items low"] < table.gain).all()
+
+
+def test_the_command_refuses_with_exit_1(job: Path) -> None:
+    ran = CliRunner().invoke(app, ["study", "persistence", "job.yaml"])
+    assert ran.exit_code == 1 and "neither a new task nor a new language" in ran.output
+    words = json.loads((job / "persistence" / "study.json").read_text(encoding="utf-8"))
+    assert words["refused"] and words["primary"] is None
+    for bad in (["study", "hierarchy"], ["study", "hierarchy", "job.yaml", "--published"]):
+        assert isinstance(CliRunner().invoke(app, bad).exception, XstiltsError)
+
+
+def test_a_folder_that_cannot_be_written(answers: dict[str, Answer], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="--to DIR"):
+        pages.write(refusal("s", "q", TooLittle("a", "b")), tmp_path / "file")
