@@ -17,7 +17,7 @@ from study_frames import Frame
 from typer.testing import CliRunner
 
 from xstilts import api
-from xstilts.api import answers
+from xstilts.api import answers as answering
 from xstilts.cli.main import app
 from xstilts.errors import StoreError, UnknownName, XstiltsError
 from xstilts.report.studies import catalogue, hierarchy, pages, persistence
@@ -154,7 +154,7 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     opened: Any = Opened()
     opened.store = store
     monkeypatch.setattr(api, "open_job", lambda *_: opened)
-    monkeypatch.setattr(answers, "stored_plan", lambda _: plan)
+    monkeypatch.setattr(answering, "stored_plan", lambda _: plan)
     return Path(store.location) / "jobs" / plan["job"] / "studies"
 
 
