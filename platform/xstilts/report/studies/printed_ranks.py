@@ -50,10 +50,10 @@ def answer(question: str) -> Answer:
     return Answer(
         study="hierarchy",
         question=question,
-        sentence=f"In the published table {rows} intermediate tasks rank "
-        f"{'alike' if p < 0.05 else 'no more alike than by chance'} over {tasks} target tasks (Kendall's W "
-        f"{w:.2f}, {p_value(p)}): {', '.join(average.index)}. Whether language families rank them alike it "
-        "cannot say: it prints means over languages, and one run of each.",
+        sentence=f"In the published table the ranks of {rows} intermediate tasks agree "
+        f"{_agreement(w) if p < 0.05 else 'no more than by chance'} over {tasks} target tasks (Kendall's W "
+        f"{w:.2f}, {p_value(p)}); on average {', '.join(average.index)}. Whether language families rank them "
+        "alike it cannot say: it prints means over languages, and one run of each.",
         verdict="target tasks only",
         primary=primary,
         tables=(Table("ranks", "Gains in the published table, by average rank", table, _note(difference)),),
@@ -104,3 +104,8 @@ def _figure(average: pandas.Series, difference: float, tasks: int) -> Figure:
         f"Average ranks, best first: {told}",
         "Bars that do not overlap differ (Nemenyi, 5 %, these very encoders).",
     )
+
+
+def _agreement(w: float) -> str:
+    """Of Kendall's W, which is 1 where all ranks are the same."""
+    return "weakly" if w < 0.3 else "in part" if w < 0.7 else "closely"

@@ -27,7 +27,7 @@ def figures(cells: pandas.DataFrame, used: Sequence[str], fit: Fit | None, sourc
     mean["name"] = [languages.of(code).name for code in mean.language]
     mean["family"] = [languages.of(code).family for code in mean.language]
     panels = [_panel(mean, name, _slope(fit, name), level) for name in used]
-    chart = altair.hconcat(*panels).resolve_scale(y="shared")
+    chart = altair.concat(*panels, columns=2).resolve_scale(y="shared")
     alt = (
         f"Scatter of {len(mean)} languages: points lost against {', '.join(used)}, with the slope of the "
         "mixed-effects regression as a line."
