@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
+from xml.sax.saxutils import escape
 
 ECHOED = ("x-amz-server-side-encryption", "x-amz-server-side-encryption-aws-kms-key-id")
 
@@ -66,12 +67,31 @@ class _Answer(BaseHTTPRequestHandler):
         self._send(200, words, b"", fault)
 
     def do_GET(self) -> None:
-        """The object."""
-        self._found(with_body=True)
+        """The object, or the names that begin with a prefix, all on one page."""
+        asked = dict(parse_qsl(urlsplit(self.path).query))
+        if "list-type" in asked:
+            self._listed(asked.get("prefix", ""))
+        else:
+            self._found(with_body=True)
 
     def do_HEAD(self) -> None:
         """What is known of the object."""
         self._found(with_body=False)
+
+    def _listed(self, prefix: str) -> None:
+        self._key()
+        fault = self._fault()
+        if fault is None:
+            return
+        with self.server.lock:
+            found = {name: body for name, (body, _) in sorted(self.server.objects.items())}
+        entries = "".join(
+            f"<Contents><Key>{escape(name)}</Key><Size>{len(body)}</Size></Contents>"
+            for name, body in found.items()
+            if name.startswith(prefix)
+        )
+        text = f"<ListBucketResult><IsTruncated>false</IsTruncated>{entries}</ListBucketResult>"
+        self._send(200, {"Content-Type": "application/xml"}, text.encode(), fault)
 
     def _found(self, with_body: bool) -> None:
         key, fault = self._key(), self._fault()
@@ -84,7 +104,7 @@ class _Answer(BaseHTTPRequestHandler):
         self._send(200, words | {"ETag": f'"{hash((body, *words.items())):x}"'}, body, fault, with_body)
 
     def _key(self) -> str:
-        key = unquote(urlsplit(self.path).path).split("/", 2)[2]
+        key = "/".join(unquote(urlsplit(self.path).path).split("/")[2:])
         self.server.requests.append((self.command, key, dict(self.headers.items())))
         return key
 

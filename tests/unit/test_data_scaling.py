@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy
@@ -136,3 +137,14 @@ def test_shares_are_read_from_plans() -> None:
         "experiment": {"intermediate": ["mnli"], "train": {"intermediate": {"fraction": 0.5}}},
     }
     assert not data_scaling.options([plan, other])["nested"]
+
+
+def test_in_a_generated_world_distance_takes_the_place_of_resources() -> None:
+    gains, fractions = scaled(3, lambda share, level: 10 + numpy.log2(share), spoken="ar bg de el es fr")
+    codes = dict(zip("ar bg de el es fr".split(), "w1 w2 w3 w4 w5 v1".split(), strict=True))
+    table = gains.table[gains.table.language.isin(list(codes))]
+    table = table.assign(language=table.language.map(codes), tier="")
+    found = data_scaling.answer(dataclasses.replace(gains, table=table), fractions=fractions)
+    assert list(found.tables[0].data.tier) == ["all", "near", "far"] and found.facts["level"] == "distance"
+    assert list(found.tables[0].data.languages) == [6, 3, 3]
+    assert "by construction" in found.notes[-1] and "depends on distance" in found.sentence

@@ -185,3 +185,23 @@ def test_published_table_speaks_of_target_tasks_only() -> None:
     table = answer.tables[0].data.set_index("intermediate")
     assert table["mean gain"]["squad_v1"] == pytest.approx(8.3, abs=0.05), "as printed"
     assert "cannot say" in answer.sentence and any("refused" in note for note in answer.notes)
+
+
+def test_ranks_over_all_languages_are_the_mean_of_those_of_the_groups() -> None:
+    found = measured(dataclasses.replace(SMALL, main=MAIN), 0)
+    languages = {
+        group: len(set(found.profiles.languages[found.profiles.groups == group])) for group in found.groups
+    }
+    inside = sum(found.inside(group) * count for group, count in languages.items()) / found.ranks.blocks
+    assert sum(languages.values()) == found.ranks.blocks
+    numpy.testing.assert_allclose(inside, found.ranks.ranks)
+
+
+def test_a_difference_of_sizes_is_not_told_as_another_order() -> None:
+    found = measured(dataclasses.replace(SMALL, main={"mnli": 9.0, "ccg": -9.0}), 0)
+    assert "mnli is first in every one of them" in hierarchy._first(found)
+    codes = set(found.profiles.languages[found.profiles.groups == found.interaction.groups[0]])
+    mine = numpy.array([code in codes for code in found.ranks.languages])
+    turned = numpy.where(mine[:, None], found.ranks.of_language[:, ::-1], found.ranks.of_language)
+    other = dataclasses.replace(found, ranks=dataclasses.replace(found.ranks, of_language=turned))
+    assert hierarchy._first(other).startswith("First are ")

@@ -13,7 +13,7 @@ from xstilts.tasks.languages import Language
 
 
 def test_the_fifty_languages_of_the_suites():
-    real = [language for language in languages.all_languages() if language.family != "World"]
+    real = [language for language in languages.all_languages() if not language.family.startswith("World")]
     assert len(real) == 50
     assert all(len(language.script) == 4 and language.name and language.family for language in real)
     assert languages.of("sw") == Language(
@@ -42,12 +42,12 @@ WALS = {
 
 def test_genera_are_those_of_wals():
     expected = {code: genus for genus, codes in WALS.items() for code in codes.split()}
-    real = [language for language in languages.all_languages() if language.family != "World"]
+    real = [language for language in languages.all_languages() if not language.family.startswith("World")]
     assert {language.code: language.genus for language in real} == expected
 
 
 def test_a_genus_lies_within_one_family():
-    real = [language for language in languages.all_languages() if language.family != "World"]
+    real = [language for language in languages.all_languages() if not language.family.startswith("World")]
     families = {genus: {each.family for each in real if each.genus == genus} for genus in WALS}
     assert all(len(found) == 1 for found in families.values())
 

@@ -75,7 +75,7 @@ def test_encoders_made_here_are_sized_by_how_they_are_made() -> None:
     plans = [{"job": "small", "model": "small (pretrained here)", "experiment": experiment},
              {"job": "hub", "model": "hub/model", "experiment": {}}]  # fmt: skip
     found = model_scaling.options(plans)["sizes"]
-    assert found == {"small (pretrained here)": ("made here", pytest.approx(0.32, abs=0.02))}
+    assert found == {"small (pretrained here)": ("encoders made here", pytest.approx(0.32, abs=0.02))}
 
 
 def test_published_sizes_are_told_and_gains_are_refused() -> None:

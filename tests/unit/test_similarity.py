@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
+
 import numpy
 import pandas
 import pytest
@@ -9,7 +12,7 @@ from scipy import stats
 from study_frames import Frame
 
 from xstilts.errors import UnknownName, XstiltsError
-from xstilts.report.studies import language_distance, similarity
+from xstilts.report.studies import language_distance, mixed, similarity
 from xstilts.report.studies.answer import Answer, TooLittle
 from xstilts.report.studies.gains import Gains, of_frame
 
@@ -98,6 +101,92 @@ def test_measures_are_needed_for_task_similarity_and_used_where_they_are_given()
         similarity.answer(gains, measures=alike.drop(columns="measure"))
 
 
+def probed(
+    gains: Gains, measure: str, value: Callable[[str, str], float], **keys: object
+) -> pandas.DataFrame:
+    """Measures of an encoder in each language, `value(row, language)`, unless `keys` say otherwise."""
+    table = gains.scores[gains.scores.zero_shot].drop_duplicates(["intermediate", "language"])
+    made = table[["model", "intermediate", "language"]].assign(target="", measure=measure, **keys)
+    return made.assign(value=[value(*one) for one in zip(made.intermediate, made.language, strict=True)])
+
+
+def test_vocabulary_overlap_is_the_last_predictor_of_languages() -> None:
+    """Of one script, so that there is room for it among the four that twenty languages carry."""
+    latin = "af de es et eu fi fr hu id it lt ms nl pl pt ro sw tl tr vi en"
+    shared = dict(zip(latin.split(), numpy.random.default_rng(4).uniform(0.1, 0.6, 21), strict=True))
+    frame = Frame(rows=("mnli",), targets={"panx": latin, "xnli": latin, "udpos": latin}).draw(2)
+    frame["value"] += 60 * frame.language.map(shared).where(frame.language != "en", 0.6)
+    gains = of_frame(frame, "abc1234")
+    table = probed(gains, "vocabulary", lambda _, code: shared[code])
+    found = similarity.answer(gains, measures=table)
+    assert found.facts["predictors"] == ["size", "genetic", "geographic", "vocabulary"]
+    slopes = found.tables[0].data.set_index(["response", "predictor"])
+    assert slopes.index.is_unique, "told beside the other predictors, and not again by itself"
+    own = slopes.loc[("degradation", "vocabulary")]
+    spread = 60 * numpy.std([shared[code] for code in latin.split()[:-1]], ddof=1)
+    assert own.high < 0 and own.low < -spread < own.high
+    assert "vocabulary: Jaccard" in found.tables[0].note and "vocabulary" not in " ".join(found.notes)
+    without = similarity.answer(gains)
+    assert without.facts["predictors"] == ["size", "genetic", "geographic"]
+    _is_whole(found)
+
+
+def test_vocabulary_overlap_is_told_by_itself_where_there_is_no_room() -> None:
+    gains = simulated(3, lost=12.0)
+    found = similarity.answer(gains, measures=probed(gains, "vocabulary", lambda _, code: -FAR[code]))
+    assert found.facts["predictors"] == ["size", "genetic", "geographic", "script"]
+    assert "vocabulary: 20 languages carry no more than 4" in " ".join(found.notes)
+    slopes = found.tables[0].data.set_index(["response", "predictor"])
+    assert slopes.loc[("degradation", "vocabulary")].high < 0
+
+
+def test_debiased_cka_is_preferred() -> None:
+    gains = simulated(3, lost=12.0)
+    plain = probed(gains, "cka", lambda _, code: FAR[code])
+    both = pandas.concat([plain, probed(gains, "cka_debiased", lambda _, code: -FAR[code])])
+    told = set(similarity.answer(gains, measures=both).tables[0].data.predictor)
+    assert "cka_debiased" in told and "cka" not in told
+    assert "cka" in set(similarity.answer(gains, measures=plain).tables[0].data.predictor)
+
+
+def test_a_measure_is_judged_by_the_number_of_what_it_differs_by(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = ("mnli", "squad_v1", "hellaswag", "ccg", "csqa")
+    gains = simulated(5, rows=rows)
+    asked: list[float] = []
+    slope = mixed.Fit.slope
+
+    def spy(fit: mixed.Fit, name: str, df: float) -> object:
+        if name == "x":
+            asked.append(df)
+        return slope(fit, name, df)
+
+    monkeypatch.setattr(mixed.Fit, "slope", spy)
+    model, random = gains.scores.model.iloc[0], numpy.random.default_rng(1)
+
+    def judged(measures: pandas.DataFrame) -> list[float]:
+        asked.clear()
+        similarity.answer(gains, measures=measures)
+        return list(asked)
+
+    of_language = {code: random.normal() for code in SPOKEN.split()}
+    of_row = {row: random.normal() for row in ("none", *rows)}
+    alignment = probed(gains, "a", lambda _, code: of_language[code])
+    # Gain of five rows and degradation of `none`, both by twenty languages; a language less in one target
+    # must not be taken for a difference between targets.
+    assert judged(alignment[alignment.intermediate == "none"]) == [18]
+    assert judged(alignment) == [18, 18]
+    both = probed(gains, "b", lambda row, code: of_language[code] + of_row[row])
+    assert judged(both[both.intermediate != "none"]) == [5 - 2]
+    pairs = [(row, target) for row in rows for target in TARGETS]
+    words = {"model": model, "language": "", "measure": "text_embedding"}
+    tasks = [
+        {**words, "intermediate": row, "target": target, "value": random.normal()} for row, target in pairs
+    ]
+    assert judged(pandas.DataFrame(tasks)) == [1], "three targets"
+    tasks = [{**one, "value": of_row[str(one["intermediate"])]} for one in tasks]
+    assert judged(pandas.DataFrame(tasks)) == [3], "five rows, whatever the target"
+
+
 def test_published_baselines_are_answered() -> None:
     found = similarity.published()
     assert found.verdict == "predicts" and found.primary is not None
@@ -160,3 +249,13 @@ def test_uriel_distances_are_read_without_running_its_code(
     found = language_distance.distances(["de", "et", "fr"], extra=["syntactic", "featural"])
     assert found.syntactic.tolist()[:2] == [0.0, 1.0] and found.featural["et"] == pytest.approx(0.5)
     assert pandas.isna(found.syntactic["fr"])
+
+
+def test_the_caption_counts_what_the_loss_is_measured_on() -> None:
+    gains = Frame(targets={"xnli": "ar bg de el es fr en"}, rows=("mnli",)).gains(1)
+    scores = gains.scores.assign(
+        job=numpy.where(gains.scores.intermediate == "none", "alone", gains.scores.job)
+    )
+    found = similarity.answer(dataclasses.replace(gains, scores=scores))
+    assert "loss: row none of alone, n 1 targets \u00d7 6 languages" in found.caption
+    assert found.robustness is None or 0 not in found.robustness.n.values()

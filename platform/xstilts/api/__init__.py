@@ -8,9 +8,9 @@ api.results(job)          # a pandas data frame, one row a score
 
 from xstilts.api.answers import compare, export_xtreme, power, report, results, study
 from xstilts.api.clusters import cancel, exit_code, logs, status, submit, why
-from xstilts.api.planning import look, plan
+from xstilts.api.planning import look, plan, stored_plan
 from xstilts.api.running import run
-from xstilts.api.views import export_mlflow
+from xstilts.api.views import dashboard, export_mlflow
 from xstilts.execute.jobs import DEFAULT_STORE, Job, open_job, open_stored
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "Job",
     "cancel",
     "compare",
+    "dashboard",
     "exit_code",
     "export_mlflow",
     "export_xtreme",
@@ -31,6 +32,7 @@ __all__ = [
     "results",
     "run",
     "status",
+    "stored_plan",
     "study",
     "submit",
     "why",

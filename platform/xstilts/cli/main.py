@@ -17,7 +17,7 @@ import typer
 from rich.markup import escape
 
 from xstilts import __version__, api
-from xstilts.cli import compare, data, jobs, official, show, study
+from xstilts.cli import compare, dashboard, data, jobs, official, show, study
 from xstilts.cli import store as stores
 from xstilts.cli.words import AsJson, Data, JobPath, Store, console, errors
 from xstilts.errors import XstiltsError
@@ -37,6 +37,7 @@ app.command()(official.evaluate)
 app.command()(compare.compare)
 app.command()(compare.power)
 app.command()(study.study)
+app.command()(dashboard.dashboard)
 jobs.add_to(app)
 
 

@@ -1,4 +1,4 @@
-"""`xstilts study`: one of the five questions, answered from jobs or from published tables."""
+"""`xstilts study`: a question, one of the five or of those that follow, answered from jobs or from print."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from xstilts.errors import XstiltsError
 
 def study(
     name: Annotated[
-        str, typer.Argument(help="persistence, data_scaling, model_scaling, similarity or hierarchy.")
+        str,
+        typer.Argument(
+            help="persistence, data_scaling, model_scaling, similarity, hierarchy, select or consistency."
+        ),
     ],
     jobs: Annotated[
         list[Path] | None, typer.Argument(metavar="[JOB]...", help="Job files; none with --published.")

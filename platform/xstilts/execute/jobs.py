@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from xstilts.errors import StoreError
-from xstilts.execute.site import Site, is_bucket, open_store
+from xstilts.execute.site import Site, is_bucket, open_store, reading_store
 from xstilts.families import snapshot
 from xstilts.record.artifacts import ArtifactStore, job_file
 from xstilts.spec.load import JobFile, load, parse
@@ -37,17 +37,20 @@ class Job:
         return Site(self.store.location, self.remote or (str(self.data) if self.data else None), execution)
 
 
-def open_job(path: Path | str, store: str | None = None, data: str | None = None, **execution: Any) -> Job:
+def open_job(
+    path: Path | str, store: str | None = None, data: str | None = None, write: bool = True, **execution: Any
+) -> Job:
     """Reads a job file; `store` and `data` default to XSTILTS_STORE and XSTILTS_DATA.
 
     Without either, the store is ./xstilts-store and the data its `mirror` folder, where there is one.
+    Without `write`, a store that can only be read will do.
 
     Raises:
         JobFileError: with file, line and nearest name. StoreError: the store cannot be used.
     """
     file = load(path)
     location = store or os.environ.get("XSTILTS_STORE") or DEFAULT_STORE
-    opened = open_store(location)
+    opened = open_store(location) if write else reading_store(location)
     return Job(file, opened, **_data(opened, data or os.environ.get("XSTILTS_DATA")), overrides=execution)
 
 

@@ -12,7 +12,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -25,7 +25,7 @@ from xstilts.execute.backends import Event
 from xstilts.execute.orders import Spending, asked_of
 from xstilts.execute.state import ASKING, Cause, Survey
 from xstilts.execute.submit import SUBMISSION
-from xstilts.plan.graph import Planned
+from xstilts.plan.graph import Planned, blocked_by
 from xstilts.record.artifacts import ArtifactStore, StepPaths, driver_file
 from xstilts.record.lease import Claim, standing
 
@@ -148,28 +148,37 @@ def status(survey: Survey, store: ArtifactStore, only: str = "") -> dict[str, An
     """The plan as `plan --json` has it, with what runs, waits, failed and is blocked, the drivers and the
     orders that stand. With `only`, a label, the store is asked for attempts of this step alone, and for the
     leases of it and of what failed."""
-    words = survey.to_json()
-    drivers = drivers_of(store, survey.plan.job)
-    failed = _failed(drivers, survey)
-    asked = [planned for planned in survey.plan if only in ("", planned.label)]
-    every = {planned.label: planned.key for planned in asked if planned.key is not None}
-    keys = {
-        planned.label: planned.key
-        for planned in survey.to_run
-        if planned.key is not None and (planned.label in every or planned.label in failed)
-    }
+    return told(survey.to_json(), store, only)
+
+
+def told(
+    words: dict[str, Any], store: ArtifactStore, only: str = "", known: Mapping[str, list[Any]] | None = None
+) -> dict[str, Any]:
+    """As `status`, of a plan in the words of `plan --json`, whose states are those of now: changes `words`.
+
+    `known`: label -> the attempts of a recorded step; the store is not asked for them.
+    """
+    drivers = drivers_of(store, words["job"])
+    left = {step["label"]: step["key"] for step in words["steps"] if step["state"] != "recorded"}
+    failed = _failed(drivers, left)
+    attempts = {label: list(ended) for label, ended in (known or {}).items() if label not in left}
+    asked = [step for step in words["steps"] if only in ("", step["label"]) and step["key"] is not None]
+    every = {step["label"]: step["key"] for step in asked if step["label"] not in attempts}
+    looked = {label for label in left if label in every or label in failed}
+    keys = {label: left[label] for label in looked if left[label] is not None}
     with ThreadPoolExecutor(ASKING) as pool:
         gone = frozenset(driver["driver"] for driver in drivers if not driver["alive"])
         leases = pool.map(lambda key: _lease(store, key, gone), keys.values())
         ended = pool.map(lambda key: of_step(store, key), every.values())
         held = {label: lease for label, lease in zip(keys, leases, strict=True) if lease is not None}
-        attempts = dict(zip(every, ended, strict=True))
+        attempts |= dict(zip(every, ended, strict=True))
     # The lease of a failed attempt whose machine died stays; any other is of somebody who tries again.
     own = {label: why["attempt"] for label, why in failed.items() if why.get("attempt")}
     running = {label: lease for label, lease in held.items() if lease["attempt"] != own.get(label)}
     failed = {label: why for label, why in failed.items() if label not in running}
-    blocked = survey.plan.blocked_by(set(failed))
-    told = {label: each for driver in drivers for label, each in driver["running"].items()}
+    needed = {step["label"]: (*step["inputs"].values(), *step["awaits"]) for step in words["steps"]}
+    blocked = blocked_by(needed, set(failed))
+    work = {label: each for driver in drivers for label, each in driver["running"].items()}
     notes = {label: text for driver in drivers if driver["alive"] for label, text in driver["notes"].items()}
     for step in words["steps"]:
         label = step["label"]
@@ -180,7 +189,7 @@ def status(survey: Survey, store: ArtifactStore, only: str = "") -> dict[str, An
         if label in running:
             step |= {
                 "state": "running",
-                "done": told.get(label, {}).get("done", 0.0),
+                "done": work.get(label, {}).get("done", 0.0),
                 "lease": running[label],
             }
         elif label in failed:
@@ -192,7 +201,7 @@ def status(survey: Survey, store: ArtifactStore, only: str = "") -> dict[str, An
     words["totals"] |= {word: states.count(word) for word in ("running", "failed", "blocked")}
     words["totals"] |= {word: states.count(word) for word in ("to_run", "awaits")}
     words["drivers"] = drivers
-    words["orders"] = asked_of(store, survey.plan.job).to_words()
+    words["orders"] = asked_of(store, words["job"]).to_words()
     return words
 
 
@@ -232,14 +241,14 @@ def is_ending(store: ArtifactStore, job: str, submission: str) -> bool:
     return bool(asked_of(store, job).stop)
 
 
-def _failed(drivers: list[dict[str, Any]], survey: Survey) -> dict[str, dict[str, Any]]:
+def _failed(drivers: list[dict[str, Any]], left: Mapping[str, str | None]) -> dict[str, dict[str, Any]]:
     """Label -> cause and text, of steps that the newest driver gave up, or one that is alive; of several the
-    newest one's. A step that has another key now was asked for otherwise then, and has not failed."""
+    newest one's. `left`: label -> key of what is not recorded. A step that has another key now was asked for
+    otherwise then, and has not failed."""
     found: dict[str, dict[str, Any]] = {}
     for driver in drivers:
         if driver["alive"] or driver is drivers[-1]:
             found |= {label: dict(why) for label, why in driver["failed"].items()}
-    left = {planned.label: planned.key for planned in survey.to_run}
     return {
         label: why for label, why in found.items() if label in left and why.get("key") in (None, left[label])
     }

@@ -45,3 +45,19 @@ def open_store(location: str, checked: bool = False) -> ArtifactStore:
     from xstilts.record.s3 import S3Store
 
     return S3Store(location) if checked else S3Store.open(location)
+
+
+def reading_store(location: str) -> ArtifactStore:
+    """The store at `location` for who only reads: nothing is written, not even what `open_store` leaves in a
+    bucket, and an outage is told instead of waited out.
+
+    Raises:
+        StoreError: `location` names neither a folder nor a bucket.
+    """
+    if not is_bucket(location):
+        if "://" in location:
+            return LocalStore.open(location)  # which refuses it
+        return LocalStore(location)
+    from xstilts.record.s3 import S3Store
+
+    return S3Store(location, patience=0)

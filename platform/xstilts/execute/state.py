@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
@@ -160,6 +160,29 @@ def survey(plan: Plan, store: ArtifactStore, explain: bool = False) -> Survey:
     why = _whys(plan, store, recorded - again) if explain else {}
     why |= {label: ("its outputs were dropped by `xstilts store gc`",) for label in again if explain}
     return Survey(plan, recorded - again, why)
+
+
+def restated(words: Mapping[str, Any], store: ArtifactStore, settled: Collection[str] = ()) -> dict[str, Any]:
+    """A plan as stored, with the states that its steps have in `store` now: needs neither job file nor data.
+
+    Of `settled`, labels, it is known that they are recorded; the store is not asked.
+    """
+    steps = [dict(step) for step in words["steps"]]
+    asked = {step["label"]: step["key"] for step in steps if step["key"] and step["label"] not in settled}
+    with ThreadPoolExecutor(ASKING) as pool:
+        there = pool.map(store.exists, (StepPaths(key).record for key in asked.values()))
+        recorded = {label for label, is_there in zip(asked, there, strict=True) if is_there}
+    recorded |= {step["label"] for step in steps if step["key"] and step["label"] in settled}
+    starts = [(step["label"], list(step["inputs"].values())) for step in steps]
+    keys = {step["label"]: step["key"] for step in steps}
+    recorded -= remade(starts, recorded, lambda label: dropped(store, keys[label]) is not None)
+    for step in steps:
+        unknown = "awaits" if step["key"] is None else "to_run"
+        step["state"] = "recorded" if step["label"] in recorded else unknown
+    states = [step["state"] for step in steps]
+    counts = {word: states.count(word) for word in ("recorded", "to_run", "awaits")}
+    totals = {**words.get("totals", {}), "steps": len(steps), **counts}
+    return {**words, "steps": steps, "totals": totals}
 
 
 def _trainings(planned: Planned) -> int:

@@ -5,7 +5,7 @@ Pure: what data and encoders are is asked of `Sources`, what searches chose is g
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from xstilts.errors import DataError, JobFileError
@@ -123,9 +123,9 @@ class _Grid(Phases):
 
     def _find(self, target: Task) -> tuple[Rows, ...]:
         spec, wanted = self.experiment.evaluate, self.experiment.languages
-        reported = target.reported(spec.split)
-        languages = [code for code in reported if not wanted or code in wanted]
+        languages = target.reported(spec.split, wanted)
         if not languages:
+            reported = target.reported(spec.split)
             raise JobFileError(
                 f"{target.name} is reported in none of the languages asked for",
                 f"it has {' '.join(reported)}" if reported else f"it has no {spec.split} rows",
@@ -184,7 +184,7 @@ def _check_target_dev(experiment: Experiment, steps: Mapping[str, Planned]) -> N
         )
 
 
-def _needed(suite: str | None, target: Task, languages: list[str]) -> set[str]:
+def _needed(suite: str | None, target: Task, languages: Sequence[str]) -> set[str]:
     """Of the languages that a task has, those that the job's suite averages over."""
     if suite is None:
         return set(languages)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from xstilts.frozen import Json
@@ -79,12 +79,18 @@ class Plan:
 
     def blocked_by(self, failed: Collection[str]) -> dict[str, str]:
         """Label -> the failed label it stands on, directly or not."""
-        blocked: dict[str, str] = {}
-        for planned in self:
-            if planned.label in failed:
-                continue
-            for needed in (*planned.inputs.values(), *planned.awaits):
-                if needed in failed or needed in blocked:
-                    blocked[planned.label] = blocked.get(needed, needed)
-                    break
-        return blocked
+        return blocked_by({each.label: (*each.inputs.values(), *each.awaits) for each in self}, failed)
+
+
+def blocked_by(needed: Mapping[str, Collection[str]], failed: Collection[str]) -> dict[str, str]:
+    """Step -> the failed step it stands on, directly or not; `needed` is what each step needs, inputs before
+    what needs them."""
+    blocked: dict[str, str] = {}
+    for label, wanted in needed.items():
+        if label in failed:
+            continue
+        for each in wanted:
+            if each in failed or each in blocked:
+                blocked[label] = blocked.get(each, each)
+                break
+    return blocked

@@ -258,8 +258,7 @@ class Phases:
             )
         if target.elsewhere or target.family is Family.DUAL_ENCODER:
             return ()
-        wanted = self.experiment.languages
-        languages = [code for code in target.reported("dev") if not wanted or code in wanted]
+        languages = target.reported("dev", self.experiment.languages)
         splits = {code: target.place("dev", code) for code in sorted(languages)}
         apart = {code: dev for code, dev in splits.items() if dev and dev != target.place("test", code)}
         return tuple(self.rows(split, code) for code, split in apart.items())
@@ -348,9 +347,11 @@ class Phases:
     def _spoken(self) -> set[str]:
         """The languages that the job reports."""
         suite = None if self.experiment.suite is None else suites.suite(self.experiment.suite)
-        named = (registry.task(name).languages for name in self.experiment.targets)
+        wanted = set(self.experiment.languages)
+        tasks = [registry.task(name) for name in self.experiment.targets]
+        named = ([code for code in task.languages if wanted or code not in task.by_name] for task in tasks)
         spoken = {code for codes in (suite.tasks.values() if suite else named) for code in codes}
-        return spoken & set(self.experiment.languages) if self.experiment.languages else spoken
+        return spoken & wanted if wanted else spoken
 
     def phase_three(self, row: RowSpec, target: Task, seed: int) -> Start:
         """The target's stages; the last with the settings of the job file or those that a search chose."""

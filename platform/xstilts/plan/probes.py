@@ -258,8 +258,8 @@ class _Probes:
     def _codes(self, task: Task) -> list[str]:
         wanted = self.phases.experiment.languages
         own = None if task.family is Family.RETRIEVAL else _source(task)
-        spoken = task.reported("test" if task.dev is None else "dev")
-        return [code for code in sorted(spoken) if code != own and (not wanted or code in wanted)]
+        spoken = task.reported("test" if task.dev is None else "dev", wanted)
+        return [code for code in sorted(spoken) if code != own]
 
     def _translated(self, task: Task, language: str) -> Rows:
         place = task.place("test" if task.dev is None else "dev", language)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from rich.console import RenderableType
 
 from xstilts.errors import StoreError
@@ -65,32 +65,49 @@ def write(
 
 def page(result: Transfer, location: str, standings: Sequence[standing.Standing] = ()) -> str:
     """The HTML page; everything that comes from outside is escaped."""
-    environment = Environment(
-        loader=PackageLoader("xstilts.report", "templates"),
+    return (
+        environment()
+        .get_template("page.html.j2")
+        .render(
+            **drawn(result),
+            by_language=_by_language(result, figures.top(result)),
+            standings=standings,
+            plots=figures.lollipops(result),
+            rows=[row for row in (BASE, REFERENCE) if any(cell.intermediate == row for cell in result.cells)],
+            collapsed=sum(cell.collapsed for cell in result.cells),
+            incomplete=sum(bool(cell.missing) for cell in result.cells),
+            resamples=f"{result.resamples:,}",
+            location=location,
+        )
+    )
+
+
+def environment(*packages: str) -> Environment:
+    """What renders templates: those of `packages` first, then the report's; everything is escaped."""
+    names = (*packages, "xstilts.report")
+    made = Environment(
+        loader=ChoiceLoader([PackageLoader(name, "templates") for name in names]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(points=verdict.points, name_of=figures.name_of, verdict=verdict.verdict)
+    made.globals.update(points=verdict.points, name_of=figures.name_of, verdict=verdict.verdict)
+    return made
+
+
+def drawn(result: Transfer) -> dict[str, Any]:
+    """What a page of this table begins with: the answer in words, the heat map, what can be hidden."""
     largest = figures.top(result)
-    return environment.get_template("page.html.j2").render(
-        result=result,
-        sentence=verdict.sentence(result),
-        planted=verdict.planted(result),
-        caption=terminal.caption(result),
-        heat=_heat(result, largest),
-        by_language=_by_language(result, largest),
-        legend=_legend(largest),
-        standings=standings,
-        plots=figures.lollipops(result),
-        shown=_shown(result),
-        rows=[row for row in (BASE, REFERENCE) if any(cell.intermediate == row for cell in result.cells)],
-        collapsed=sum(cell.collapsed for cell in result.cells),
-        incomplete=sum(bool(cell.missing) for cell in result.cells),
-        resamples=f"{result.resamples:,}",
-        location=location,
-    )
+    return {
+        "result": result,
+        "sentence": verdict.sentence(result),
+        "planted": verdict.planted(result),
+        "caption": terminal.caption(result),
+        "heat": _heat(result, largest),
+        "legend": _legend(largest),
+        "shown": _shown(result),
+    }
 
 
 def _heat(result: Transfer, largest: float) -> list[tuple[str, list[tuple[str, figures.Tile | None]]]]:

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy
 import pandas
 
+from xstilts.errors import UnknownName
 from xstilts.frozen import stream
 from xstilts.record.artifacts import ArtifactStore
 from xstilts.report import clusters, frame, intervals
 from xstilts.report.intervals import Interval, Resampled
-from xstilts.tasks import kinds, metrics, registry
+from xstilts.tasks import kinds, languages, metrics, registry
 from xstilts.tasks.task import Family, Task
 
 BASE = "none"
@@ -88,6 +89,8 @@ class Cell:
     zero_shot: Line | None
     """Mean over all languages but the source; None when there is no other."""
     every: Line
+    families: tuple[Line, ...] = ()
+    """Means over the zero-shot languages of one language family each, where `transfer` was asked for them."""
 
     @property
     def main(self) -> Line:
@@ -151,8 +154,11 @@ def transfer(
     table: pandas.DataFrame | None = None,
     known: frame.Records | None = None,
     resamples: int = intervals.RESAMPLES,
+    families: bool = False,
 ) -> Transfer:
     """The transfer table of a stored plan; `table` and `known` save reading the records again.
+
+    With `families`, cells also have means over language families.
 
     Raises:
         StoreError: a record or its item statistics are damaged.
@@ -166,7 +172,16 @@ def transfer(
         runs = frame.items(plan, store, Path(scratch), known)
     cells: list[Cell] = []
     for target in targets:
-        cells += _Target(plan, table, runs, registry.task(target), rows, resamples).cells()
+        cells += _Target(plan, table, runs, registry.task(target), rows, resamples).cells(families)
+    return assembled(plan, cells, known, resamples)
+
+
+def assembled(
+    plan: Mapping[str, Any], cells: Sequence[Cell], known: frame.Records, resamples: int = intervals.RESAMPLES
+) -> Transfer:
+    """The transfer table of a stored plan from its cells, target by target."""
+    rows = tuple(dict.fromkeys(cell["intermediate"] for cell in plan["cells"]))
+    targets = tuple(dict.fromkeys(cell["target"] for cell in plan["cells"]))
     asked = plan["experiment"]
     return Transfer(
         job=plan["job"],
@@ -187,6 +202,14 @@ def transfer(
 def tidy(result: Transfer) -> pandas.DataFrame:
     """One row a line of every cell: what transfer.csv holds."""
     return pandas.DataFrame([_flat(result, cell, line) for cell in result.cells for line in _lines(cell)])
+
+
+def family_of(code: str) -> str:
+    """Top-level family of a language; "" for one that is not registered."""
+    try:
+        return languages.of(code).family
+    except UnknownName:
+        return ""
 
 
 def source_language(task: Task) -> str:
@@ -226,9 +249,16 @@ class _Target:
         self.counts: dict[str, int] = self.scored.groupby("language").n.max().to_dict()
         self.resampled = self._resampled(runs, resamples)
 
-    def cells(self) -> list[Cell]:
-        """One cell a row that the job asks for."""
-        return [self._cell(row) for row in self.asked]
+    def cells(self, families: bool = False) -> list[Cell]:
+        """One cell a row that the job asks for; with `families`, their means over language families too."""
+        made = [self._cell(row) for row in self.asked]
+        return [replace(cell, families=self._families(cell)) for cell in made] if families else made
+
+    def _families(self, cell: Cell) -> tuple[Line, ...]:
+        found: dict[str, list[str]] = {}
+        for code in cell.zero_shot.languages if cell.zero_shot else ():
+            found.setdefault(family_of(code), []).append(code)
+        return tuple(self._line(cell.intermediate, name, tuple(codes)) for name, codes in found.items())
 
     def _resampled(
         self, runs: Mapping[frame.Run, Mapping[str, frame.Items]], resamples: int

@@ -8,12 +8,12 @@ _ISO_15924 = {"Latin": "Latn", "Greek": "Grek", "Georgian": "Geor"}
 
 for _task in world.TASKS.values():
     registry.register(_task)
-for _spoken in world.LANGUAGES.values():
+for _spoken in world.EVERY.values():
     languages.register(
         languages.Language(
             code=_spoken.code,
             name=_spoken.name,
-            family="World",
+            family=_spoken.family,
             script=_ISO_15924[_spoken.script],
             distance=_spoken.distance,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -131,6 +132,8 @@ class Task(Frozen):
     test: Split | None = None
     no_dev: tuple[str, ...] = ()
     """Languages for which no dev rows were ever published."""
+    by_name: tuple[str, ...] = ()
+    """Languages that a job reports only where it names them."""
     elsewhere: dict[str, Split] = {}
     """Languages whose reported rows are of another data set with the same columns (XCOPA's English is COPA's
     dev), whatever split is reported."""
@@ -164,11 +167,13 @@ class Task(Frozen):
         found = self.elsewhere.get(language) or (self.dev if split == "dev" else self.test)
         return None if found is None else found.at(self.code(language))
 
-    def reported(self, split: Literal["dev", "test"]) -> tuple[str, ...]:
-        """The languages that have rows of this split; () when the task has no such split."""
+    def reported(self, split: Literal["dev", "test"], asked: Collection[str] = ()) -> tuple[str, ...]:
+        """The languages that have rows of this split, among those that are asked for; () for all but
+        `by_name`. None when the task has no such split."""
         if (self.dev if split == "dev" else self.test) is None:
             return ()
-        return tuple(name for name in self.languages if split == "test" or name not in self.no_dev)
+        there = (name for name in self.languages if split == "test" or name not in self.no_dev)
+        return tuple(name for name in there if (name in asked if asked else name not in self.by_name))
 
     def core(self) -> dict[str, Json]:
         """The fields that decide a result; a corrected licence or a new language re-buys nothing."""

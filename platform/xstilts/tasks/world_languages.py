@@ -40,6 +40,7 @@ class Language(Frozen):
     cases: bool = False
     """Whether objects carry an accusative suffix."""
     script: Script = "Latin"
+    family: str = "World"
 
     @property
     def distance(self) -> float:
@@ -74,6 +75,20 @@ LANGUAGES: dict[str, Language] = {
         ),
     )
 }  # fmt: skip
+OTHERS: dict[str, Language] = {
+    code: Language(
+        code=code, name=f"World two, {name}", shared=shared, respelt=respelt, order="VSO",
+        adjective_first=False, articles=False, family="World two",
+    )
+    for code, name, shared, respelt in (
+        ("v1", "near", 0.9, 0.1), ("v2", "cousin", 0.7, 0.15),
+        ("v3", "half", 0.5, 0.2), ("v4", "far", 0.3, 0.2),
+    )
+}  # fmt: skip
+"""A second family, for studies that ask for several: one grammar (verb first, adjectives last, no articles),
+words as far away as those of w1 to w4. A job reads and reports them only where it names them, so that results
+of jobs that do not are what they were."""
+EVERY = LANGUAGES | OTHERS
 ENGLISH = {
     "the": "the", "will": "will", "who": "who", "what": "what", "where": "where", "when": "when",
     "past": "ed", "plural": "s", "accusative": "um", "citation": "al",
@@ -106,7 +121,7 @@ def lexicon(seed: int, code: str) -> dict[str, str]:
             word = _fresh(rng, "bdfgklmnprst", "aeiou", 2, taken)
             words[concept] = word.capitalize() if concept.startswith("name/") else word
         return words
-    language, source = LANGUAGES[code], lexicon(seed, SOURCE)
+    language, source = EVERY[code], lexicon(seed, SOURCE)
     # Its own sounds: a few letters more, others fewer, so that new words look like the language's own.
     consonants = "".join(rng.sample("bdfgklmnprstvzhjwcqx", 12))
     taken = {word.lower() for word in source.values()}
@@ -158,7 +173,7 @@ class Speaker:
     """Says meanings in one language of one world."""
 
     def __init__(self, seed: int, code: str) -> None:
-        self.language = LANGUAGES[code]
+        self.language = EVERY[code]
         self.adposition = meanings(seed).adposition
         script = self.language.script
         self.words = {c: written(word, script) for c, word in lexicon(seed, code).items()}

@@ -2,7 +2,8 @@
 
 A study is a module here with `QUESTION`, `answer(gains, **options)` and `published()`, the same on published
 tables. It may have `options(plans)`, what plans say that gains do not, and `ITEMS`, whether it reads item
-statistics; an option `measures` is given those of the jobs' probe steps.
+statistics; an option `measures` is given those of the jobs' probe steps, an option `paired` what the module's
+`read` finds in each plan.
 """
 
 from __future__ import annotations
@@ -22,7 +23,12 @@ from xstilts.report import frame, measures
 from xstilts.report.studies.answer import Answer, TooLittle, refusal
 from xstilts.report.studies.gains import Gains, item_draws, of_frame
 
-STUDIES = ("persistence", "data_scaling", "model_scaling", "similarity", "hierarchy")
+STUDIES = (
+    *("persistence", "data_scaling", "model_scaling", "similarity", "hierarchy"),
+    *("select", "consistency"),
+)
+MODULES = {"select": "ranking"}
+"""Study -> its module, where that is not called the same: `select` is a module of Python's own."""
 
 
 def of_plans(
@@ -36,7 +42,7 @@ def of_plans(
         XstiltsError: the data cannot be studied as they are.
     """
     module, chosen = _module(name), options(name, words)
-    tables, draws, measured, commits = [], {}, [], set()
+    tables, draws, measured, commits, paired = [], {}, [], set(), []
     reads_items = getattr(module, "ITEMS", False)
     wants_measures = "measures" in inspect.signature(module.answer).parameters
     with tempfile.TemporaryDirectory(prefix="xstilts-study-") as scratch:
@@ -49,10 +55,14 @@ def of_plans(
                 draws.update(item_draws(plan, tables[-1], runs))
             if wants_measures:
                 measured.append(measures.averaged(measures.measures(plan, store, Path(scratch), known)))
+            if hasattr(module, "read"):
+                paired += module.read(plan, store, Path(scratch), known)
     found = of_frame(pandas.concat(tables, ignore_index=True), ", ".join(sorted(commits)) or "-", draws)
     told = module.options([plan for plan, _ in stored]) if hasattr(module, "options") else {}
     if measured:
         told["measures"] = pandas.concat(measured, ignore_index=True)
+    if hasattr(module, "read"):
+        told["paired"] = paired
     return run(name, found, told | chosen)
 
 
@@ -111,7 +121,7 @@ def _module(name: str) -> Any:
     named = name.replace("-", "_")
     if named not in STUDIES:
         raise UnknownName.among("study", name, STUDIES, "xstilts study --help")
-    return importlib.import_module(f"xstilts.report.studies.{named}")
+    return importlib.import_module(f"xstilts.report.studies.{MODULES.get(named, named)}")
 
 
 def _value(option: str, text: str, hint: Any) -> Any:

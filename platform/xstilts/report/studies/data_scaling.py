@@ -40,6 +40,13 @@ CURVES = [
     *("intermediate", "tier", "languages", "rule", "gain at most data", "low", "high", "a", "b", "c"),
     *("AICc constant", "AICc log-linear", "AICc power law"),
 ]
+GIB, DISTANCE = "log10 CC-100 GiB", "distance"
+LEVELS = {
+    GIB: "tiers and log10 GiB are of CC-100 (Conneau et al. 2020, table 6)",
+    DISTANCE: "distance is from the source language, 0 to 1, by construction of the generated world; near "
+    "and far are the halves of its languages, the middle one near",
+}
+"""What resource levels are called -> what they are."""
 READING = (
     "a: ceiling, b: what the smallest subset lacks of it, c: exponent; blank where another rule is the best "
     "or the exponent is at its bound; low and high: 95 % band, languages and seeds redrawn"
@@ -86,15 +93,19 @@ def answer(gains: Gains, *, fractions: Fractions | None = None, nested: bool = T
     name, level = _levels(table)
     test, fallen = _interaction(table, name, level, seed)
     check = _halves(table, level, seed)
+    if name == DISTANCE:
+        middle = float(numpy.median(list(level.values())))
+        sides = {code: growth.NEAR if value <= middle else growth.FAR for code, value in level.items()}
+        table = table.assign(tier=table.language.map(sides).fillna(""))
     rows, drawn = _curves(table, seed)
     sure = test.p is not None and test.p < ALPHA
     full = table[table["share"] == table["share"].max()].gain.mean()
     least = table[table["share"] == table["share"].min()].gain.mean()
     sentence = (
         f"From {table['share'].min():.3g} to {table['share'].max():.3g} of the intermediate data, the mean "
-        f"gain goes from {points(float(least))} to {points(float(full))} points; that it grows otherwise "
-        f"with {name} is {'shown' if sure else 'not shown'} ({_points2(test.value)} points per doubling and "
-        f"unit of it, {p_value(test.p if test.p is not None else 1.0)})."
+        f"gain goes from {points(float(least))} to {points(float(full))} points; that its growth "
+        f"depends on {name} is {'shown' if sure else 'not shown'} ({_points2(test.value)} points per "
+        f"doubling and unit of it, {p_value(test.p if test.p is not None else 1.0)})."
     )
     return Answer(
         study=NAME,
@@ -109,7 +120,7 @@ def answer(gains: Gains, *, fractions: Fractions | None = None, nested: bool = T
         ),
         figures=growth.figures(drawn, table),
         caption=gains.caption(),
-        notes=(*notes, *fallen, "tiers and log10 GiB are of CC-100 (Conneau et al. 2020, table 6)"),
+        notes=(*notes, *fallen, LEVELS[name]),
         facts={"alpha": ALPHA, "shares": sorted(set(table["share"])), "nested": nested, "level": name},
     )  # fmt: skip
 
@@ -168,16 +179,16 @@ def _sized(gains: Gains, fractions: Fractions) -> tuple[pandas.DataFrame, list[s
 
 def _levels(table: pandas.DataFrame) -> tuple[str, dict[str, float]]:
     """What resource levels are called, and that of each language that has one."""
-    found: dict[str, dict[str, float]] = {"log10 CC-100 GiB": {}, "distance": {}}
+    found: dict[str, dict[str, float]] = {GIB: {}, DISTANCE: {}}
     for code in dict.fromkeys(table.language):
         try:
             language = languages.of(str(code))
         except UnknownName:
             continue
         if language.cc100_gib:
-            found["log10 CC-100 GiB"][str(code)] = float(numpy.log10(language.cc100_gib))
+            found[GIB][str(code)] = float(numpy.log10(language.cc100_gib))
         elif language.distance is not None:
-            found["distance"][str(code)] = language.distance
+            found[DISTANCE][str(code)] = language.distance
     name = max(found, key=lambda each: len(found[each]))
     if len(found[name]) < LANGUAGES or len(set(found[name].values())) < 3:
         missing = f"{len(found[name])} languages of known resources"

@@ -123,7 +123,10 @@ class Gains:
         """What every table and figure must say of itself."""
         table = self.table if len(self.table) else self.scores
         counted = {name: table[name].nunique() for name in ("intermediate", "target", "language", "seed")}
-        runs = table[table.collapsed].drop_duplicates(["intermediate", "target", "seed"])
+        # A run that several jobs share has one key.
+        fallen = self.scores[self.scores.collapsed].drop_duplicates(["key", "intermediate", "target", "seed"])
+        of_base = int((fallen.intermediate == BASE).sum())
+        runs = int((~fallen.intermediate.isin([BASE, REFERENCE])).sum())
         parts = [
             f"job {_list(table.job)}",
             f"model {_list(table.model)}",
@@ -133,7 +136,9 @@ class Gains:
             f"split {_list(table.split)}",
             f"selection {_list(table.selection)}",
             f"commit {self.commit}",
-            f"collapsed runs {len(runs)}" + (" (kept)" if len(runs) else ""),
+            f"collapsed runs {runs}"
+            + (f" and {of_base} of `{BASE}`" if of_base else "")
+            + (" (kept)" if runs or of_base else ""),
         ]
         if self.unscored:
             parts.append(f"not scored yet {self.unscored}")

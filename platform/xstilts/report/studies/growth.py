@@ -9,8 +9,10 @@ import pandas
 
 from xstilts.report.studies.answer import Figure
 
-TIERS = ["all", "very high", "high", "medium", "low", "none"]
-COLOURS = ["#888888", "#0072B2", "#009E73", "#E69F00", "#D55E00", "#CC79A7"]
+NEAR, FAR = "near", "far"
+"""Tiers of a generated world, by distance from the source language."""
+TIERS = ["all", "very high", "high", "medium", "low", "none", NEAR, FAR]
+COLOURS = ["#888888", "#0072B2", "#009E73", "#E69F00", "#D55E00", "#CC79A7", "#0072B2", "#D55E00"]
 """Okabe and Ito's, which all kinds of colour vision tell apart on white and on black; grey for all tiers."""
 WIDEST = 3
 
@@ -38,7 +40,7 @@ def _points(table: pandas.DataFrame, name: str) -> pandas.DataFrame:
 
 def _panel(drawn: pandas.DataFrame, points: pandas.DataFrame, name: str, tiers: list[str]) -> Any:
     scale = altair.Scale(domain=tiers, range=[COLOURS[TIERS.index(tier)] for tier in tiers])
-    legend = altair.Legend(title="CC-100 tier", symbolOpacity=1.0)
+    legend = altair.Legend(title="distance" if NEAR in tiers else "CC-100 tier", symbolOpacity=1.0)
     colour = altair.Color("tier:N", scale=scale, sort=tiers, legend=legend)
     shares = sorted(set(points["share"]))
     fraction = "datum.value < 1 ? '1/' + format(1 / datum.value, '.3~g') : '1'"

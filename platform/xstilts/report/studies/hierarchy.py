@@ -28,6 +28,7 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from xstilts.errors import UnknownName
+from xstilts.report.clusters import Floats
 from xstilts.report.studies import printed_ranks, ranks
 from xstilts.report.studies.answer import REFUSED, Answer, Figure, Table, Test, TooLittle, p_value
 from xstilts.report.studies.gains import Gains
@@ -61,6 +62,12 @@ class Found:
         """Rows, best first."""
         return [int(i) for i in numpy.argsort(self.ranks.ranks, kind="stable")]
 
+    def inside(self, group: str) -> Floats:
+        """(rows,): average ranks over the languages of a group, which those over all are the mean of."""
+        mine = set(self.profiles.languages[self.profiles.groups == group])
+        found: Floats = self.ranks.of_language[[code in mine for code in self.ranks.languages]].mean(axis=0)
+        return found
+
     @property
     def verdict(self) -> str:
         """By the rule of the module."""
@@ -91,7 +98,7 @@ def answer(
         "intermediate tasks": len(found.profiles.rows),
         "targets": len(set(found.profiles.targets)),
         "languages": len(set(found.profiles.languages)),
-        "families": len(found.interaction.groups),
+        "groups" if "=" in by else "families": len(found.interaction.groups),
         "seeds": len(found.profiles.seeds),
     }
     main, families = _main_table(found, by), _family_table(found, by)
@@ -166,12 +173,24 @@ def _sentence(found: Found, by: str) -> str:
     if found.verdict == DIFFERENT:
         group, row, size = _largest(inter, found.profiles.rows)
         return (
-            f"Not consistent: {what} have no one ranking ({agree}); largest departure: {row} in {group}, "
-            f"{points(size)} points from what the others let expect. Over all: {', '.join(order)}."
+            f"Not consistent: the gains of {what} differ from group to group by more than luck "
+            f"({agree}); largest departure: {row} in {group}, {points(size)} points from what the others let "
+            "expect. "
+            f"{_first(found)} Over all: {', '.join(order)}."
         )
     if found.verdict == CONSISTENT:
         return f"Consistent: {what} rank alike ({agree}): {', '.join(order)}."
     return f"Not enough data to say whether {what} rank alike ({agree}). {_wanting(found)}"
+
+
+def _first(found: Found) -> str:
+    """Whether the departures change which task is best, or only by how much."""
+    first = {
+        group: found.profiles.rows[int(found.inside(group).argmin())] for group in found.interaction.groups
+    }
+    if len(set(first.values())) == 1:
+        return f"It is the sizes that differ: {next(iter(first.values()))} is first in every one of them."
+    return f"First are {', '.join(f'{row} in {group}' for group, row in first.items())}."
 
 
 def _wanting(found: Found) -> str:
@@ -238,13 +257,13 @@ def _main_table(found: Found, by: str) -> Table:
     lines = []
     for i in found.order:
         line = {"intermediate": profiles.rows[i], "average rank": found.ranks.ranks[i], "gain": mean[i]}
-        inside = (profiles.ranks[profiles.groups == group, i].mean() for group in found.groups)
+        inside = (found.inside(group)[i] for group in found.groups)
         lines.append(line | dict(zip(found.groups, inside, strict=True)))
     note = (
-        "Ranks of gains over `none`, 1 is best; in a group, the mean over its (target, language, seed) "
-        f"blocks; average rank, over {found.ranks.blocks} languages as blocks, where "
-        f"{found.ranks.difference:.2f} or more apart differ (Nemenyi, 5 %, these very runs). gain: points, "
-        "mean over blocks."
+        "Ranks of gains over `none`, 1 is best, within each language by its mean over targets and seeds; "
+        f"average rank: over {found.ranks.blocks} languages, where {found.ranks.difference:.2f} or more "
+        "apart differ (Nemenyi, 5 %, these very runs), and over those of a group. gain: points, mean over "
+        "(target, language, seed) blocks."
     )
     return Table(
         "ranks", f"Average ranks of intermediate tasks, by {_word(by)}", pandas.DataFrame(lines), note
@@ -329,7 +348,7 @@ def _rank_figure(found: Found, by: str) -> Figure:
     )
     inside = pandas.DataFrame(
         [
-            {"intermediate": row, "group": group, "rank": profiles.ranks[profiles.groups == group, i].mean()}
+            {"intermediate": row, "group": group, "rank": found.inside(group)[i]}
             for i, row in enumerate(profiles.rows)
             for group in found.interaction.groups
         ]

@@ -2,11 +2,15 @@
 
 A tidy table `model intermediate target language measure value`: `language` is "" for a measure of two tasks,
 `target` is "" for one of an encoder in a language, such as the retrieval accuracy after an intermediate task.
-Slopes have intervals and no p-value; their degrees of freedom are the smallest number of levels less two.
+Slopes have intervals and no p-value. Their degrees of freedom are those of the factor with the fewest levels
+among those that the measure differs by, less two: a measure of languages is judged by how many there are. Of
+CKA the debiased one is taken where there are both: with few sentences the plain one is high for any two
+languages.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pandas
@@ -18,6 +22,7 @@ from xstilts.report.studies.gains import Gains
 from xstilts.report.transfer import BASE
 
 COLUMNS = ("model", "intermediate", "target", "language", "measure", "value")
+DEBIASED = ("cka", "cka_debiased")
 LEAST = 4
 """Levels of each random effect: a slope over fewer is a line through a handful of points."""
 NEEDED = (
@@ -40,7 +45,9 @@ def slopes(
     lacking = [name for name in COLUMNS if name not in measures.columns]
     if lacking:
         raise XstiltsError(f"the table of measures lacks {', '.join(lacking)}", f"it has {' '.join(COLUMNS)}")
-    given = measures.fillna({"target": "", "language": ""})
+    given = measures.fillna({"target": "", "language": ""}).dropna(subset=["value"])
+    if DEBIASED[1] in set(given.measure):
+        given = given[given.measure != DEBIASED[0]]
     gained = gains.zero_shot.assign(y=gains.zero_shot.gain)
     rows, notes = [], []
     for name, mine in given.groupby("measure", sort=False):
@@ -72,14 +79,25 @@ def _slope(name: str, response: str, table: pandas.DataFrame, own: pandas.DataFr
     found = mixed.fit(cells, "y", ["x"], [mixed.Random(factor, factor) for factor in factors])
     if found is None:
         raise TooLittle("the regression does not converge", "more tasks or languages")
-    varied = [count for factor, count in levels.items() if cells.groupby(factor).x.first().nunique() > 1]
-    value, interval = found.slope("x", max(min(varied or [LEAST]) - 2, 1))
+    value, interval = found.slope("x", max(min(levels[factor] for factor in _varied(cells, factors)) - 2, 1))
     return {
         "response": response,
         "predictor": name,
         "points per sd": value,
         "low": interval.low,
         "high": interval.high,
-        "languages": int(cells.language.nunique()) if "language" in unit else 0,
+        "languages": int(cells.language.nunique()) if "language" in unit else None,
         "tasks": int(cells.target.nunique()),
     }
+
+
+def _varied(cells: pandas.DataFrame, factors: Sequence[str]) -> list[str]:
+    """The factors that `x` differs by when the others stay; all of them where none does so alone."""
+    found = []
+    for factor in factors:
+        others = [each for each in factors if each != factor]
+        kept = cells.groupby(others).x if others else [("", cells.x)]
+        # Means of equal values over more and fewer languages differ in the last digit.
+        if any(values.max() - values.min() > 1e-9 for _, values in kept):
+            found.append(factor)
+    return found or list(factors)

@@ -51,7 +51,7 @@ def options(plans: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
             width, layers = spec.get("width", 128), spec.get("layers", 2)
             shown = spec.get("vocabulary", 8_000) + spec.get("length", 64)
             count = shown * width + layers * (12 * width**2 + 13 * width)
-            found[plan["model"]] = ("made here", count / 1e6)
+            found[plan["model"]] = ("encoders made here", count / 1e6)
     return {"sizes": found}
 
 
@@ -69,6 +69,8 @@ def answer(gains: Gains, *, sizes: Sizes | None = None, seed: int = 0) -> Answer
     unknown = sorted(set(table.model) - set(known))
     table = table[~table.model.isin(unknown)]
     notes = [f"left out, number of parameters unknown: {', '.join(unknown)}"] if unknown else []
+    if sizes and set(sizes) & set(table.model):
+        notes.append("encoders made here are counted with the vocabulary asked for, which text may not fill")
     table, said = _shared(table)
     rows = pandas.DataFrame([_row(own, known, seed) for _, own in table.groupby("model", sort=False)])
     family = _main_family(rows)
@@ -246,6 +248,8 @@ def _by_pair(table: pandas.DataFrame, known: Sizes) -> Table:
 
 def _count(row: pandas.Series) -> str:
     millions = float(row[SIZE])
+    if millions < 1:
+        return f"{1000 * millions:.3g} thousand"
     return f"{millions / 1000:g} billion" if millions >= 1000 else f"{millions:.3g} million"
 
 

@@ -237,12 +237,20 @@ class Nemenyi:
     """Average ranks with languages as blocks: what other languages would give with these very runs."""
 
     ranks: Floats
-    """(rows,): mean over languages of a language's mean rank over its targets and seeds."""
+    """(rows,): mean of `of_language`."""
     difference: float
     """Two average ranks further apart than this differ at 5 %."""
     p: pandas.DataFrame
     """rows x rows."""
-    blocks: int
+    languages: NDArray[Any]
+    """(blocks,): codes."""
+    of_language: Floats
+    """(blocks, rows): ranks of each language's mean ranks."""
+
+    @property
+    def blocks(self) -> int:
+        """How many languages."""
+        return len(self.languages)
 
 
 def nemenyi(found: Profiles) -> Nemenyi:
@@ -254,7 +262,7 @@ def nemenyi(found: Profiles) -> Nemenyi:
     q = float(stats.studentized_range.ppf(0.95, k, numpy.inf)) / math.sqrt(2)
     p = scikit_posthocs.posthoc_nemenyi_friedman(blocks)
     p.index = p.columns = list(found.rows)
-    return Nemenyi(blocks.mean(axis=0), q * math.sqrt(k * (k + 1) / (6 * len(names))), p, len(names))
+    return Nemenyi(blocks.mean(axis=0), q * math.sqrt(k * (k + 1) / (6 * len(names))), p, names, blocks)
 
 
 def _residuals(found: Profiles, kept: NDArray[numpy.bool_]) -> tuple[Floats, Floats, Floats]:

@@ -3,9 +3,10 @@
 Stated beforehand. Response: degradation, the score in the source language minus that in the target language,
 of the row `none`, averaged over seeds and models to one value a (target task, language). Primary test: a
 mixed-effects regression of it on language predictors (`language_distance`: pretraining size, genetic and
-geographic distance, script; in a generated world its distance), language and task random, REML; the joint F
-test that all slopes are zero, languages - 1 - predictors degrees of freedom, alpha 0.05. One predictor for
-every five languages, in that order. Where the regression does not converge, a permutation of languages takes
+geographic distance, script; in a generated world its distance; last, where probe steps measured it, overlap
+of vocabularies under the tokenizer), language and task random, REML; the joint F test that all slopes are
+zero, languages - 1 - predictors degrees of freedom, alpha 0.05. One predictor for every five languages, in
+that order. Where the regression does not converge, a permutation of languages takes
 its place and says so. Robustness: R2 of predictions for languages left out, one at a time, against the task
 means; and by whole families, because related languages are not independent (Galton's problem).
 
@@ -37,6 +38,8 @@ from xstilts.tasks import languages, registry
 NAME = "similarity"
 QUESTION = "How far do task similarity and language distance predict loss and gain in other languages?"
 ALPHA = 0.05
+VOCABULARY = "vocabulary"
+"""The measure of probe steps that is a language predictor."""
 LEAST = 5
 """Languages for each predictor, and in all."""
 SLOPES = ["response", "predictor", "points per sd", "low", "high", "languages", "tasks"]
@@ -85,17 +88,19 @@ def answer(
             "no score of the row `none` in another language has one in the source language beside it",
             "a job with `none`, a target that is trained in the source language, and five languages or more",
         )
-    source = _source(lost.target)
-    main = regress(lost, source, extra, seed)
+    source, overlap = _source(lost.target), _overlap(measures)
+    main = regress(lost, source, extra, seed, overlap)
     notes = [*main.left_out]
     gained = None
     try:
-        gained = regress(gains.zero_shot.assign(y=gains.zero_shot.gain), source, extra, seed)
+        gained = regress(gains.zero_shot.assign(y=gains.zero_shot.gain), source, extra, seed, overlap)
     except TooLittle as why:
         notes.append(f"gain on language distance: refused, {why.problem}")
+    if measures is not None and VOCABULARY in main.used:  # its slope beside other predictors is told
+        measures = measures[measures.measure != VOCABULARY]
     others, said = measured.slopes(gains, lost, measures)
     rows = [*slopes("degradation", main), *(slopes("gain", gained) if gained else []), *others]
-    return _told(main, rows, gains.caption(), [*notes, *said], source, seed, gained)
+    return _told(main, rows, _caption(gains, lost), [*notes, *said], source, seed, gained)
 
 
 def published() -> Answer:
@@ -127,8 +132,24 @@ def published() -> Answer:
     return _told(main, slopes("degradation", main), caption, notes, "en", 0, None)
 
 
-def regress(rows: pandas.DataFrame, source: str, extra: Sequence[str], seed: int) -> Regression:
-    """Of `y` on language predictors; `rows` has model, target, language, seed and y.
+def _caption(gains: Gains, lost: pandas.DataFrame) -> str:
+    """That of the gains, and what the loss is measured on: a job may have the row `none` alone."""
+    of_loss = (
+        f"loss: row {BASE} of {', '.join(dict.fromkeys(lost.job))}, n {lost.target.nunique()} targets \u00d7 "
+        f"{lost.language.nunique()} languages, {int(lost.n.fillna(0).sum()):,} predictions"
+    )
+    return f"{gains.caption()} \u00b7 {of_loss}"
+
+
+def regress(
+    rows: pandas.DataFrame,
+    source: str,
+    extra: Sequence[str],
+    seed: int,
+    overlap: pandas.Series | None = None,
+) -> Regression:
+    """Of `y` on language predictors; `rows` has model, target, language, seed and y; `overlap` is that of
+    each language's vocabulary with the source language's.
 
     Raises:
         TooLittle: fewer than five languages, or no predictor that differs between them.
@@ -141,6 +162,8 @@ def regress(rows: pandas.DataFrame, source: str, extra: Sequence[str], seed: int
             f"{LEAST} languages for each predictor: {LEAST} are the least, 20 carry all four",
         )
     about = _predictors(rows, codes, source, extra)
+    if overlap is not None:
+        about[VOCABULARY] = overlap.reindex(codes)
     used, lacking, out = language_distance.chosen(about, max(1, len(codes) // LEAST))
     if not used:
         raise TooLittle("no language predictor differs between these languages", "languages of other kinds")
@@ -203,12 +226,12 @@ def _told(
         robustness=_robustness(main, foretold, by_family),
         tables=(
             Table("slopes", "Points lost, or gained, per standard deviation of a predictor, 95 % intervals",
-                  pandas.DataFrame(rows, columns=SLOPES), _sources(main)),
+                  pandas.DataFrame(rows, columns=SLOPES).astype({"languages": "Int64"}), _sources(main)),
             Table("languages", "Languages and their predictors", _languages(main, gained)),
         ),
         figures=scatter.figures(main.cells, main.used, main.fit, source),
         caption=caption,
-        notes=(*notes, *_untold(main)),
+        notes=(*notes, *_untold(main, by_family is not None)),
         facts={"alpha": ALPHA, "predictors": main.used, "df": main.df, "source_language": source},
     )  # fmt: skip
 
@@ -241,7 +264,7 @@ def _robustness(main: Regression, foretold: Foretold | None, by_family: Foretold
     )
     if by_family is not None:
         text += f"; left out by family ({by_family.left_out}), with R\u00b2 {by_family.r2:.2f}"
-    n = {"languages": main.languages, "families": by_family.left_out if by_family else 0}
+    n = {"languages": main.languages, **({"families": by_family.left_out} if by_family else {})}
     return Test(
         "leave-languages-out prediction", foretold.r2, foretold.r2, foretold.interval, None, n, text + "."
     )
@@ -279,17 +302,18 @@ def _sources(main: Regression) -> str:
         "genetic": "genetic: 0 same genus, 0.5 same family, 1 neither (WALS, Glottolog)",
         "geographic": "geographic: great circle between Glottolog's points",
         "script": "script: 1 where it is another (CLDR)",
+        VOCABULARY: "vocabulary: Jaccard index of the sub-words in translations (probe steps)",
     }
     words = [said.get(name, f"{name}: URIEL, 1 - cosine of kNN-completed features") for name in main.used]
     return "; ".join(words) + "; all standardised over the languages used"
 
 
-def _untold(main: Regression) -> tuple[str, ...]:
+def _untold(main: Regression, families: bool) -> tuple[str, ...]:
     """What is not in the study, and why."""
     return (
-        "left out: URIEL distances unless asked for (their data are CC BY-SA and not shipped); vocabulary "
-        "overlap under the tokenizer (needs a probe step)",
-        "related languages are not independent: see the prediction by family",
+        "left out: URIEL distances unless asked for (their data are CC BY-SA and not shipped)",
+        "related languages are not independent: "
+        + ("see the prediction by family" if families else "so few families cannot be left out one by one"),
         *(("two predictors or more share variance: a slope is what one adds to the others",)
           if len(main.used) > 1 else ()),
     )  # fmt: skip
@@ -306,6 +330,15 @@ def _predictors(
         sizes = [(each["size"] - each["size"].mean()) / each["size"].std(ddof=1) for each in found]
         about["size"] = numpy.mean([size.to_numpy() for size in sizes], axis=0)
     return about
+
+
+def _overlap(measures: pandas.DataFrame | None) -> pandas.Series | None:
+    """Language -> overlap of its vocabulary with the source language's; a tokenizer has one, whatever its
+    encoder was trained on since. None where it was not measured."""
+    if measures is None or not {"measure", "language", "value"} <= set(measures.columns):
+        return None
+    own = measures[measures.measure == VOCABULARY]
+    return None if own.empty else own.groupby("language").value.mean()
 
 
 def _permuted(cells: pandas.DataFrame, used: Sequence[str], seed: int) -> tuple[float, float]:
