@@ -83,7 +83,7 @@ def test_the_caption_says_what_must_be_said() -> None:
         assert words in said
     assert "not scored yet 16" in said and "selection source_dev" in said
     fallen = Frame(collapsed=(("mnli", "xnli", 2), ("none", "xnli", 1))).gains(1)
-    assert "collapsed runs 1 and 1 of `none` (kept)" in fallen.caption()
+    assert "collapsed runs 1 and 1 of none (kept)" in fallen.caption()
 
 
 def _made(generator: numpy.random.Generator, languages: float, seeds: float, noise: float) -> numpy.ndarray:

@@ -11,7 +11,7 @@ import pytest
 from xstilts.errors import DataError, UnknownName
 from xstilts.frozen import digest
 from xstilts.tasks import world
-from xstilts.tasks.world_languages import LANGUAGES, SCRIPTS, SOURCE, lexicon, said, speaker, written
+from xstilts.tasks.world_languages import LANGUAGES, OTHERS, SCRIPTS, SOURCE, lexicon, said, speaker, written
 from xstilts.tasks.world_meanings import Fact, concepts, meanings
 
 SMALL = world.World(
@@ -225,3 +225,23 @@ def test_tasks_name_rows_that_exist() -> None:
                 assert set(task.columns.values()) <= set(rows[0])
         if task.train is not None:
             assert world.rows(SMALL, task.train.at(SOURCE).config, task.train.split)
+
+
+def test_the_second_family_is_reported_only_where_it_is_named() -> None:
+    for task in world.TASKS.values():
+        assert not {*task.reported("test")} & {*OTHERS} and {*OTHERS} <= {*task.languages}
+        assert task.reported("test", ["v2", "w1"]) == ("w1", "v2")
+
+
+def test_the_second_family_has_one_grammar_and_the_same_meanings() -> None:
+    for code, language in OTHERS.items():
+        assert "DET" not in (tags := [word.tag for word in speaker(5, code).sentence(FACT)])
+        assert tags[:3] == ["VERB", "NOUN", "ADJ"] and language.family == "World two"
+        ours, theirs = (world.rows(SMALL, f"nli.{each}", "test") for each in (SOURCE, code))
+        assert [row["label"] for row in ours] == [row["label"] for row in theirs]
+        assert ours[0]["premise"] != theirs[0]["premise"]
+        source, words = lexicon(5, SOURCE), lexicon(5, code)
+        nouns = concepts()["noun"]
+        cognates = round(language.shared * len(nouns))
+        same = sum(words[noun] == source[noun] for noun in nouns)
+        assert same == cognates - round(language.respelt * cognates)

@@ -137,7 +137,7 @@ class Gains:
             f"selection {_list(table.selection)}",
             f"commit {self.commit}",
             f"collapsed runs {runs}"
-            + (f" and {of_base} of `{BASE}`" if of_base else "")
+            + (f" and {of_base} of {BASE}" if of_base else "")
             + (" (kept)" if runs or of_base else ""),
         ]
         if self.unscored:

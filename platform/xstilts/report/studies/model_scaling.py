@@ -258,7 +258,8 @@ def _figure(rows: pandas.DataFrame, name: str, title: str, low: str = "", high: 
     scale = altair.Scale(domain=families, range=[COLOURS[i % len(COLOURS)] for i in range(len(families))])
     data = rows.rename(columns={SIZE: "millions", name: "shown"})
     scale_x = altair.Scale(type="log", nice=False, padding=14)
-    ticks = altair.Axis(values=sorted(set(data.millions)), labelOverlap=True)
+    short = "datum.value < 1 ? format(datum.value, '.2~g') : format(datum.value, ',.0f')"
+    ticks = altair.Axis(values=sorted(set(data.millions)), labelOverlap=True, labelExpr=short)
     base = altair.Chart(data).encode(
         x=altair.X("millions:Q", scale=scale_x, axis=ticks, title=f"{SIZE} (log scale)"),
         color=altair.Color("family:N", scale=scale, title="family"),
@@ -275,5 +276,5 @@ def _figure(rows: pandas.DataFrame, name: str, title: str, low: str = "", high: 
         )
     chart: Any = altair.layer(*layers).properties(width=380, height=260)
     alt = f"{title} against parameters on a log scale, one line for each of {len(families)} families."
-    short = "errors" if name.startswith("errors") else name.split(maxsplit=1)[0]
-    return Figure(f"by_size_{short}", f"{title} by size of the encoder", chart, alt, DESCRIPTIVE)
+    file = "errors" if name.startswith("errors") else name.split(maxsplit=1)[0]
+    return Figure(f"by_size_{file}", f"{title} by size of the encoder", chart, alt, DESCRIPTIVE)
