@@ -25,7 +25,7 @@ def scaled(
     spoken: str = SPOKEN,
     slope: float = 0.2,
     tilt: float = 0.2,
-    seeds: tuple[int, ...] = (1, 2),
+    seeds: tuple[int, ...] = (1, 2, 3),
 ) -> tuple[Gains, Fractions]:
     """Gains of one job a share, and the shares. `rule`: the gain planted for a share and log10 CC-100 GiB.
     `slope`: sd of a language's own slope per doubling; `tilt`: sd of how a run treats resources."""

@@ -174,6 +174,16 @@ def test_no_address_leads_elsewhere(half: Half, path: str) -> None:
     assert reply.status == 404 and "planted" not in text and "root:" not in text
 
 
+def test_a_query_of_too_many_words_is_refused_and_said(
+    half: Half, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with serving(half.store) as dashboard:
+        few = get(dashboard, "progress/made_up?" + "&".join(f"w{i}=1" for i in range(8)))
+        many = get(dashboard, "progress/made_up?" + "&".join(f"w{i}=1" for i in range(9)))
+    assert (few.status, many.status) == (200, 400) and "more than 8" in many.text
+    assert "Traceback" not in capsys.readouterr().err
+
+
 def test_nothing_is_written(half: Half) -> None:
     before = tree(half.folder)
     with serving(half.store) as dashboard:

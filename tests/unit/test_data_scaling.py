@@ -40,6 +40,8 @@ def test_a_planted_interaction_comes_back() -> None:
     found = data_scaling.answer(gains, fractions=fractions)
     assert found.verdict == "differs with resources" and found.primary is not None
     assert found.primary.interval is not None and found.primary.interval.holds(0.8)
+    for said in (found.sentence, found.primary.text, " ".join(found.notes)):
+        assert "these subsets" in said, "all seeds of a share have the same rows"
     assert (found.primary.p or 1) < 0.01 and "log10 CC-100 GiB" in found.sentence
     assert found.robustness is not None and found.robustness.interval is not None
     assert found.robustness.interval.low > 0 and found.robustness.p is None
@@ -106,6 +108,10 @@ def test_too_little_is_refused_with_what_is_missing() -> None:
     gains, fractions = scaled(1, spoken="de fr ru")
     with pytest.raises(TooLittle, match="3 languages of known resources"):
         data_scaling.answer(gains, fractions=fractions)
+    for seeds, said in (((1,), "1 seed scored"), ((1, 2), "2 seeds scored")):
+        gains, fractions = scaled(1, seeds=seeds)
+        with pytest.raises(TooLittle, match=f"{said}.*3 seeds of every fraction"):
+            data_scaling.answer(gains, fractions=fractions)
     with pytest.raises(TooLittle, match="no published table"):
         data_scaling.published()
 

@@ -46,6 +46,13 @@ def test_gain_and_errors_removed_are_told_by_size_and_tested_nowhere() -> None:
     assert all(figure.chart.to_dict() for figure in found.figures)
 
 
+def test_what_is_redrawn_is_said() -> None:
+    gains = simulated(XLMR, rows=("mnli",))
+    assert "languages and seeds redrawn" in model_scaling.answer(gains).tables[0].note
+    one = model_scaling.answer(gains.only(seed=[1])).tables[0].note
+    assert "seeds redrawn" not in one and "one seed" in one
+
+
 def test_only_nli_counts_and_only_what_every_size_has() -> None:
     gains = simulated(XLMR)
     pairs = model_scaling.answer(gains).tables[1].data
@@ -85,3 +92,5 @@ def test_published_sizes_are_told_and_gains_are_refused() -> None:
     assert (sizes.family == "mT5").sum() == 5 and found.primary is not None and found.primary.p is None
     assert any(note.startswith("gains and relative error reduction: refused") for note in found.notes)
     assert found.to_json() and found.figures[0].chart.to_dict()
+    for said in ("n 6 models", "14 languages", "selection", "commit", "collapsed runs"):
+        assert said in found.caption

@@ -6,6 +6,7 @@ import json
 import math
 
 import numpy
+import pandas
 import pytest
 from scipy import stats
 from statsmodels.stats.power import TTestPower
@@ -40,6 +41,24 @@ def test_the_bound_of_a_measured_spread_holds_as_often_as_it_says() -> None:
     drawn = numpy.random.default_rng(4).normal(0, 1.0, (5_000, 3)).std(axis=1, ddof=1)
     held = numpy.mean([power.upper(sd, 3) >= 1.0 for sd in drawn])
     assert held == pytest.approx(0.9, abs=0.015)
+
+
+@pytest.mark.parametrize("shared", [0.0, 0.9], ids=["pairs apart", "pairs share `none`"])
+def test_the_bound_over_pairs_that_share_runs_holds_as_often_as_it_says(shared: float) -> None:
+    random, times, seeds = numpy.random.default_rng(5), 2_000, 3
+    held = 0
+    for _ in range(times):
+        runs = math.sqrt(1 - shared) * random.normal(size=(16, seeds)) + math.sqrt(shared) * random.normal(
+            size=seeds
+        )
+        made = pandas.DataFrame({"sd": runs.std(axis=1, ddof=1), "seeds": seeds})
+        held += power.pooled(made)[1] >= 1.0
+    assert held / times >= 0.88
+
+
+def test_the_bound_over_pairs_of_unlike_seeds_is_between_theirs() -> None:
+    made = pandas.DataFrame({"sd": [1.0, 1.0], "seeds": [2, 5]})
+    assert power.upper(1.0, 5) < power.pooled(made)[1] < power.upper(1.0, 2)
 
 
 def test_a_job_says_it_pair_by_pair() -> None:

@@ -73,3 +73,11 @@ def test_the_example_job_is_one(block: str) -> None:
     known = {language for target in job.targets for language in registry.task(target).languages}
     assert set(job.languages) <= known
     assert all("target" in registry.task(target).roles for target in job.targets)
+
+
+def test_every_study_is_shown_and_none_is_said_to_be_missing() -> None:
+    from xstilts.report.studies import catalogue
+
+    asked = {words[1] for words in commands() if words[0] == "study"}
+    assert set(catalogue.STUDIES) <= asked
+    assert not re.search(r"not yet[^.]*studies", TEXT, re.IGNORECASE)

@@ -64,8 +64,21 @@ def test_files_are_whole(answers: dict[str, Answer], name: str, tmp_path: Path) 
     latex = files["study.tex"].read_text(encoding="utf-8")
     for rule in (r"\toprule", r"\midrule", r"\bottomrule"):
         assert latex.count(rule) == len(answer.tables)
-    assert latex.count("commit abc1234") == len(answer.tables), "no table without its caption"
+    floats = len(answer.tables) + len(answer.figures)
+    assert latex.count("commit abc1234") == floats, "no table and no figure without its caption"
+    body = [line for line in latex.splitlines() if not line.startswith("%")]
+    assert body[0] == pages._escaped(answer.sentence), "the sentence is printed, not a comment"
+    drawn_files = re.findall(r"\\includegraphics\[width=\\linewidth\]\{([^}]+)\}", latex)
+    assert len(drawn_files) == len(answer.figures) and set(drawn_files) <= set(files)
+    for printed in (files["study.svg"].read_text(encoding="utf-8"),):
+        assert "commit abc1234" in _text(printed) and "collapsed runs" in _text(printed)
     assert not re.search(r"(?<!\\)[_&%#](?![^\n]*usepackage)", _cells(latex)), "unescaped"
+
+
+def _text(drawn: str) -> str:
+    """What is written in an SVG, lines of one text joined."""
+    words = ("".join(part.itertext()) for part in ElementTree.fromstring(drawn).iter())
+    return " ".join(" ".join(words).split())
 
 
 def _cells(latex: str) -> str:
@@ -99,6 +112,18 @@ def test_what_comes_from_outside_is_escaped(answers: dict[str, Answer], tmp_path
     pages.write(answer, tmp_path)
 
 
+def test_a_printed_figure_carries_its_caption_in_lines(answers: dict[str, Answer]) -> None:
+    figure = answers["persistence"].figures[0]
+    plain, long = pages.svg(figure), pages.svg(figure, "seeds 1 2 3, commit abc1234. " * 12)
+    width, before = (
+        float(ElementTree.fromstring(drawn).attrib["width"].removesuffix("px")) for drawn in (long, plain)
+    )
+    assert width <= max(before, pages.NARROWEST * 8) * 1.1, "wrapped, so that it does not widen the figure"
+    assert "abc1234" in _text(long) and "abc1234" not in _text(plain)
+    assert pages.png(figure, "caption") != pages.png(figure)
+    assert "subtitle" not in json.dumps(pages.specification(figure)), "the page has it as text"
+
+
 def test_a_refusal_has_a_page_and_no_p(tmp_path: Path) -> None:
     answer = refusal("hierarchy", "Which?", TooLittle("2 tasks", "3 tasks"), "job j")
     files = {file.name for file in pages.write(answer, tmp_path)}
@@ -116,9 +141,9 @@ def test_numbers_as_people_read_them() -> None:
 
 
 def test_words_become_options() -> None:
-    assert catalogue.options("hierarchy", ["by=script", "permutations=50"]) == {
+    assert catalogue.options("hierarchy", ["by=script", "permutations=500"]) == {
         "by": "script",
-        "permutations": 50,
+        "permutations": 500,
     }
     for word, said in (
         ("bye=script", "did you mean 'by'"),
@@ -127,10 +152,41 @@ def test_words_become_options() -> None:
     ):
         with pytest.raises(XstiltsError, match=said):
             catalogue.options("hierarchy", [word])
-    with pytest.raises(XstiltsError, match="not set by hand"):
-        catalogue.options("data_scaling", ["fractions=1"])
+    for word in ("fractions=1", "nested=yes"):
+        with pytest.raises(XstiltsError, match="not set by hand"):
+            catalogue.options("data_scaling", [word])
     with pytest.raises(UnknownName, match="hierarchy"):
         catalogue.options("hirarchy", [])
+
+
+@pytest.mark.parametrize(
+    ("study", "word", "said"),
+    [
+        ("hierarchy", "permutations=0", "permutations is 0"),
+        ("hierarchy", "draws=99", "draws is 99"),
+        ("persistence", "draws=-1", "draws is -1"),
+        ("similarity", "seed=-1", "seed is -1"),
+        ("persistence", "margin=inf", "finite"),
+        ("persistence", "margin=nan", "finite"),
+        ("persistence", "margin=-3", "above zero"),
+        ("persistence", "margin=0", "above zero"),
+        ("select", "target_cost=0", "above zero"),
+        ("hierarchy", "by=near=de+fr far=xx", "'xx'"),
+        ("hierarchy", "by=junk=", "no languages"),
+        ("hierarchy", "by=near=de+fr far=ta,te", "no languages"),
+        ("persistence", "new_languages=de,zz", "'zz'"),
+    ],
+)
+def test_values_out_of_range_are_refused_by_name(study: str, word: str, said: str) -> None:
+    with pytest.raises(XstiltsError, match=said):
+        catalogue.options(study, [word])
+
+
+def test_values_at_the_end_of_their_range_are_taken() -> None:
+    words = ["by=near=de+fr far=ta+te", "draws=100", "permutations=100", "seed=0"]
+    assert catalogue.options("hierarchy", words)["draws"] == 100
+    assert catalogue.options("persistence", ["margin=0.25"]) == {"margin": 0.25}
+    assert catalogue.options("select", ["intermediate_cost=0"]) == {"intermediate_cost": 0.0}
 
 
 @pytest.mark.parametrize("name", catalogue.STUDIES)
@@ -160,12 +216,12 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_the_command_answers_and_writes_beside_the_job(job: Path) -> None:
     ran = CliRunner().invoke(
-        app, ["study", "hierarchy", "job.yaml", "--set", "permutations=100", "--set", "draws=3"]
+        app, ["study", "hierarchy", "job.yaml", "--set", "permutations=100", "--set", "draws=100"]
     )
     assert ran.exit_code == 0, ran.output
     assert "study.html" in ran.stdout and (job / "hierarchy" / "study.svg").is_file()
     assert "mnli" in ran.stdout and "interaction" in ran.stdout
-    told = CliRunner().invoke(app, ["study", "hierarchy", "job.yaml", "--json", "--set", "draws=3"])
+    told = CliRunner().invoke(app, ["study", "hierarchy", "job.yaml", "--json", "--set", "draws=100"])
     assert json.loads(told.stdout)["tables"][0]["rows"][0]["intermediate"] == "mnli"
 
 

@@ -30,6 +30,9 @@ LOOPBACK = "127.0.0.1"
 NAMES = ("127.0.0.1", "localhost", "::1")
 """What this machine is called by those who ask it; at any port, since a tunnel may end at another one."""
 
+FIELDS = 8
+"""Words of a query at most; pages have three."""
+
 HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": (
@@ -129,7 +132,10 @@ class _Answer(BaseHTTPRequestHandler):
 
     def _answer(self) -> tuple[HTTPStatus, str, str]:
         path, _, query = self.path.partition("?")
-        words = dict(parse_qsl(query, max_num_fields=8)) if len(query) < 4096 else {}
+        try:
+            words = dict(parse_qsl(query, max_num_fields=FIELDS)) if len(query) < 4096 else {}
+        except ValueError:
+            return _said(HTTPStatus.BAD_REQUEST, f"more than {FIELDS} words after the question mark")
         pages = self.server.pages
         match [unquote(part) for part in path.split("/")]:
             case ["", ""]:

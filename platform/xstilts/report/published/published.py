@@ -34,6 +34,8 @@ mean over XTREME's nine tasks as printed."""
 
 MEAN = "mean"
 AVERAGE = "average"
+UNTOLD = "selection as the paper had it \u00b7 commit - (printed) \u00b7 collapsed runs not told"
+"""What a caption of printed numbers says where one of runs says how they were chosen and made."""
 HELD_OUT = "test"
 """Split of the papers' final numbers: test, or dev where nothing is held out (Hu et al. 2020)."""
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ from xstilts.record.artifacts import ArtifactStore
 from xstilts.report import frame, measures
 from xstilts.report.studies.answer import Answer, TooLittle, refusal
 from xstilts.report.studies.gains import Gains, item_draws, of_frame
+from xstilts.tasks import languages
 
 STUDIES = (
     *("persistence", "data_scaling", "model_scaling", "similarity", "hierarchy"),
@@ -29,6 +31,13 @@ STUDIES = (
 )
 MODULES = {"select": "ranking"}
 """Study -> its module, where that is not called the same: `select` is a module of Python's own."""
+LEAST = {"draws": 100, "permutations": 100, "seed": 0, "intermediate_cost": 0}
+"""Fewer resamples give no interval, fewer permutations no p of 0.01; what is trained already is free."""
+POSITIVE = ("margin", "target_cost")
+FROM_JOBS = ("nested",)
+"""What plans alone can say, though it is a plain word."""
+CODES = ("new_languages",)
+"""Lists of languages."""
 
 
 def of_plans(
@@ -100,7 +109,7 @@ def options(name: str, words: Sequence[str]) -> dict[str, Any]:
 
     Raises:
         UnknownName: the study has no such option; names the nearest.
-        XstiltsError: a word has no "=", or a value is not of the option's type.
+        XstiltsError: a word has no "=", or a value is not of the option's type, or out of its range.
     """
     answer = _module(name).answer
     hints = get_type_hints(answer)
@@ -114,6 +123,7 @@ def options(name: str, words: Sequence[str]) -> dict[str, Any]:
         if option not in known:
             raise UnknownName.among(f"option of {name}", option, known, f"options are {', '.join(known)}")
         found[option] = _value(option, text, hints[option])
+        _in_range(option, found[option])
     return found
 
 
@@ -125,6 +135,8 @@ def _module(name: str) -> Any:
 
 
 def _value(option: str, text: str, hint: Any) -> Any:
+    if option in FROM_JOBS:
+        raise XstiltsError(f"{option} is not set by hand", "it comes from the jobs")
     kinds = [kind for kind in (get_args(hint) or (hint,)) if kind is not type(None)]
     origin = get_origin(hint)
     if isinstance(origin, type) and issubclass(origin, Sequence):
@@ -141,3 +153,22 @@ def _value(option: str, text: str, hint: Any) -> Any:
     if str not in kinds:
         raise XstiltsError(f"{option} is not set by hand", "it comes from the jobs")
     return text
+
+
+def _in_range(option: str, value: Any) -> None:
+    """Raises where a number cannot be what the option is for, or a language is not one."""
+    least = LEAST.get(option)
+    if least is not None and value < least:
+        raise XstiltsError(f"{option} is {value}", f"give {least} or more")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise XstiltsError(f"{option} is {value:g}", "give a finite number")
+    if option in POSITIVE and not value > 0:
+        raise XstiltsError(f"{option} is {value:g}", "give a number above zero")
+    codes: Sequence[str] = value if option in CODES else ()
+    if option == "by" and "=" in value:
+        parts = [part.partition("=") for part in value.replace(",", " ").split()]
+        if not all(equals and spoken for _, equals, spoken in parts):
+            raise XstiltsError(f"a group of {option}={value} has no languages", "near=w1+w2 far=w3+w4")
+        codes = [code for _, _, spoken in parts for code in spoken.split("+")]
+    for code in codes:
+        languages.of(code)

@@ -5,9 +5,11 @@ of one `subset_seed` (1/64 ... 1). Primary test: the interaction of size and res
 regression of the zero-shot gain (mean over intermediate tasks and targets) on log2 of the fraction, log10 of
 a language's CC-100 GiB (in a generated world: its distance) and their product; random are languages, in level
 and in slope, and runs (fraction x seed), in level and in how they treat resources. REML; t with
-min(languages, runs) - 2 degrees of freedom; alpha 0.05. Where the regression does not converge, languages are
-permuted instead and it says so. Robustness: the slope of the better-resourced half of the languages minus
-that of the other half, languages and seeds redrawn whole (`crossed`).
+min(languages, runs) - 2 degrees of freedom; alpha 0.05. All seeds of a fraction are trained on the same rows,
+so that runs are not independent as draws of data: the answer is of these subsets, and says so. Where
+the regression does not converge, languages are permuted instead and it says so. Robustness: the slope of the
+better-resourced half of the languages minus that of the other half, languages and seeds redrawn whole
+(`crossed`).
 
 Curves (`curves`): a saturating power law an intermediate task and tier of resources, beside a constant and a
 log-linear rule, by AICc, with bands. They describe; only the interaction is tested.
@@ -32,8 +34,12 @@ from xstilts.tasks import languages
 NAME = "data_scaling"
 QUESTION = "How does the gain grow with intermediate data, and otherwise in languages of few resources?"
 ALPHA = 0.05
-FRACTIONS, LANGUAGES = 3, 5
+FRACTIONS, LANGUAGES, SEEDS = 3, 5, 3
 """The least of each that can be answered for."""
+SUBSETS = (
+    "one subset of rows a share, the same for all its seeds: what is said is of these subsets, and how much "
+    "other rows would change it is not measured"
+)
 ENOUGH = "four fractions or more, such as 1/64, 1/16, 1/4 and 1, of one subset_seed, one job each"
 HERE = " (pretrained here)"
 CURVES = [
@@ -84,7 +90,7 @@ def answer(gains: Gains, *, fractions: Fractions | None = None, nested: bool = T
     """`fractions` as `options` finds them.
 
     Raises:
-        TooLittle: fewer than three fractions, or than five languages of known resources.
+        TooLittle: fewer than three fractions or seeds, or than five languages of known resources.
         XstiltsError: there are several models.
     """
     table, notes = _sized(gains, fractions or {})
@@ -102,10 +108,11 @@ def answer(gains: Gains, *, fractions: Fractions | None = None, nested: bool = T
     full = table[table["share"] == table["share"].max()].gain.mean()
     least = table[table["share"] == table["share"].min()].gain.mean()
     sentence = (
-        f"From {table['share'].min():.3g} to {table['share'].max():.3g} of the intermediate data, the mean "
-        f"gain goes from {points(float(least))} to {points(float(full))} points; that its growth "
-        f"depends on {name} is {'shown' if sure else 'not shown'} ({_points2(test.value)} points per "
-        f"doubling and unit of it, {p_value(test.p if test.p is not None else 1.0)})."
+        f"From {table['share'].min():.3g} to {table['share'].max():.3g} of the intermediate data (these "
+        f"subsets, one a share), the mean gain goes from {points(float(least))} to {points(float(full))} "
+        f"points; that its growth depends on {name} is {'shown' if sure else 'not shown'} "
+        f"({_points2(test.value)} points per doubling and unit of it, "
+        f"{p_value(test.p if test.p is not None else 1.0)})."
     )
     return Answer(
         study=NAME,
@@ -120,7 +127,7 @@ def answer(gains: Gains, *, fractions: Fractions | None = None, nested: bool = T
         ),
         figures=growth.figures(drawn, table),
         caption=gains.caption(),
-        notes=(*notes, *fallen, LEVELS[name]),
+        notes=(*notes, *fallen, SUBSETS, LEVELS[name]),
         facts={"alpha": ALPHA, "shares": sorted(set(table["share"])), "nested": nested, "level": name},
     )  # fmt: skip
 
@@ -174,6 +181,10 @@ def _sized(gains: Gains, fractions: Fractions) -> tuple[pandas.DataFrame, list[s
         )
     if table.empty:
         raise TooLittle("no task, language and seed was scored with every fraction", ENOUGH)
+    seeds = table.seed.nunique()
+    if seeds < SEEDS:
+        missing = f"{seeds} seed{'s' if seeds > 1 else ''} scored with every fraction: runs differ by luck"
+        raise TooLittle(missing, f"{SEEDS} seeds of every fraction")
     return table, notes
 
 
@@ -222,14 +233,15 @@ def _interaction(
         text = (
             f"Slope of the gain on size changes by {_points2(value)} points per doubling and unit of {name}; "
         )
-        text += f"{p_value(p)} by permutation."
+        text += f"{p_value(p)} by permutation; of these subsets, one a share."
         how = "size x resources, permutation of languages"
         return Test(how, None, value, None, p, n, text), ["the mixed-effects regression did not converge"]
     statistic, p = found.test(["product"], df)
     value, interval = found.slope("product", df)
     text = (
         f"Size x {name}: {_points2(value)} points per doubling of the data and unit "
-        f"[{_points2(interval.low)}, {_points2(interval.high)}], F(1, {df}) = {statistic:.2f}, {p_value(p)}."
+        f"[{_points2(interval.low)}, {_points2(interval.high)}], F(1, {df}) = {statistic:.2f}, {p_value(p)}; "
+        "of these subsets, one a share."
     )
     how = "size x resources, mixed-effects regression, languages and runs random"
     return Test(how, statistic, value, interval, p, n, text), []

@@ -109,8 +109,10 @@ def _columns(table: pandas.DataFrame, effect: Random) -> Floats:
 
 
 def _ratios(y: Floats, x: Floats, parts: Mapping[str, Floats]) -> dict[str, float] | None:
-    """Variance of each random effect over that of the residual."""
+    """Variance of each random effect over that of the residual; none without effects: least squares."""
     names = list(parts)
+    if not names:
+        return {}
     columns = [[f"{name}[{i}]" for i in range(parts[name].shape[1])] for name in names]
     spec = VCSpec(names, [[each] for each in columns], [[parts[name]] for name in names])
     with warnings.catch_warnings():

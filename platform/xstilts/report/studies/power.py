@@ -94,7 +94,7 @@ def shown(sd: float, gain: float, seeds: int, alpha: float = 0.05) -> float:
     return float(stats.nct.sf(bound, df, away) + numpy.nan_to_num(wrong_side))
 
 
-def upper(sd: float, seeds: int, sure: float = SURE) -> float:
+def upper(sd: float, seeds: float, sure: float = SURE) -> float:
     """What the spread is at most, with 90 % confidence, when `seeds` of them gave `sd`."""
     return float(sd * math.sqrt((seeds - 1) / stats.chi2.ppf(1 - sure, seeds - 1)))
 
@@ -148,15 +148,25 @@ def of_gains(gains: Gains, gain: float, power: float = 0.8, alpha: float = 0.05)
             "no pair of tasks has two seeds", "two seeds at least, three or more to trust the spread"
         )
     made = pandas.DataFrame(kept, columns=COLUMNS).astype({"needed": "Int64", "needed at most": "Int64"})
-    sd = math.sqrt(float((made.sd**2).mean()))
-    df = int((made.seeds - 1).sum())
-    pooled, most = seeds_needed(sd, gain, power, alpha), upper(sd, df + 1)
-    at_most = seeds_needed(most, gain, power, alpha)
+    sd, most = pooled(made)
+    needed, at_most = (seeds_needed(each, gain, power, alpha) for each in (sd, most))
     text = (
-        f"A gain of {gain:g} points needs {_many(pooled)} at the spread measured over all {len(made)} pairs "
+        f"A gain of {gain:g} points needs {_many(needed)} at the spread measured over all {len(made)} pairs "
         f"(sd {sd:.2f}; with sd at most {most:.2f}, {_many(at_most)}): power {power:.0%}, alpha {alpha:g}."
     )
     return Need(gain, power, alpha, made, text)
+
+
+def pooled(made: pandas.DataFrame) -> tuple[float, float]:
+    """The spread over all pairs, and what it is at most. `made`: `sd` and `seeds` of each pair.
+
+    Pairs share the runs of `none` and of their intermediate task, so that many of them tell hardly more than
+    one: the bound has the degrees of freedom of one pair's seeds (the harmonic mean, where they differ).
+    Added up over pairs they gave a bound that held in 138 of 200 simulated jobs, not in 180.
+    """
+    sd = math.sqrt(float((made.sd**2).mean()))
+    df = 1.0 / float((1.0 / (made.seeds - 1)).mean())
+    return sd, upper(sd, df + 1.0)
 
 
 def _by_seed(own: pandas.DataFrame) -> numpy.ndarray[Any, numpy.dtype[numpy.float64]]:
