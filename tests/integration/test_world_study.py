@@ -17,7 +17,7 @@ from xstilts.spec.load import load
 
 STUDIED = Path(__file__).resolve().parents[2] / "jobs" / "studies"
 WORLDS = sorted(STUDIED.glob("world_*.yaml"))
-SPOKEN = ["w0", "w1", "w2", "v1", "v2"]
+SPOKEN = ["w0", "w1", "w2", "w3", "w4", "v1", "v2", "v3", "v4"]
 QUESTIONS = ("persistence", "data_scaling", "model_scaling", "similarity", "hierarchy")
 FILES = {"study.html", "study.svg", "study.png", "study.tex", "study.json", "ranks.csv", "concordance.csv"}
 
@@ -91,11 +91,10 @@ def test_a_small_world_is_asked_for_its_hierarchy(ran: tuple[Path, Path], tmp_pa
     assert all(path.stat().st_size for path in folder.iterdir())
     told = json.loads((folder / "study.json").read_text())
     assert " ".join(told["sentence"].split()) in " ".join(done.stdout.split())
-    assert told["verdict"] in ("consistent", "not consistent", "not enough data")
+    assert told["verdict"] in ("consistent", "not consistent", "cannot tell")
     counted = told["primary"]["n"]
-    assert (counted["intermediate tasks"], counted["languages"], counted["families"]) == (3, 4, 2)
+    assert (counted["intermediate tasks"], counted["languages"], counted["families"]) == (3, 8, 2)
     assert counted["seeds"] == 3 and 0 < told["primary"]["p"] <= 1
-    assert told["verdict"] != "not consistent", "of four languages no way to relabel them is rare enough"
     ranks = pandas.read_csv(folder / "ranks.csv")
     assert set(ranks.intermediate) == {"world_nli", "world_qa", "both"} and {"World", "World two"} <= {*ranks}
     assert r"\toprule" in (folder / "study.tex").read_text()
@@ -105,7 +104,8 @@ def test_a_small_world_is_asked_for_its_hierarchy(ran: tuple[Path, Path], tmp_pa
 @pytest.mark.slow
 def test_too_few_languages_are_refused_with_how_many_lack(ran: tuple[Path, Path], tmp_path: Path) -> None:
     job, store = ran
-    done = xstilts("study", "similarity", job, "--store", store, "--to", tmp_path)
-    assert done.returncode == 1 and "4 languages beside the source language" in done.stderr
+    groups = "by=near=w1+w2 far=v1+v2"
+    done = xstilts("study", "hierarchy", job, "--store", store, "--to", tmp_path, "--set", groups)
+    assert done.returncode == 1 and "in 3 ways only" in done.stderr and "21 ways" in done.stderr
     told = json.loads((tmp_path / "study.json").read_text())
     assert told["refused"] and told["primary"] is None and "p =" not in done.stdout

@@ -141,9 +141,9 @@ def test_answer_says_all_of_it() -> None:
 
 
 def test_other_groups() -> None:
-    found = hierarchy.measure(SMALL.gains(1), by="near=de+nl+fr far=ta+te+hi", permutations=50)
+    found = hierarchy.measure(SMALL.gains(1), by="near=de+nl+fr+es+he far=ta+te+hi+bn+th", permutations=50)
     assert found.groups == ("far", "near") and set(found.profiles.languages) == set(
-        "de nl fr ta te hi".split()
+        "de nl fr es he ta te hi bn th".split()
     )
     assert len(hierarchy.measure(SMALL.gains(1), by="script", permutations=50).groups) > 5
     with pytest.raises(UnknownName, match="family"):
@@ -170,10 +170,51 @@ def test_too_little_is_refused_without_a_p(frame: Frame, words: str) -> None:
     assert "p =" not in answer.sentence and "p <" not in answer.sentence
 
 
+NESTED = {"xnli": "bg de el es fr", "udpos": "bg de el es fr", "panx": "bg de el es fr tr kk az"}
+"""Every Indo-European language on three targets, every Turkic one on one."""
+
+
+@pytest.mark.parametrize(
+    ("targets", "words"),
+    [
+        (NESTED, "as many targets as Indo-European, Turkic"),
+        ({"panx": "de fr tr kk"}, "3 ways only"),
+        ({"panx": "de fr nl tr kk az"}, "10 ways only"),
+    ],
+)
+def test_groups_that_cannot_be_relabelled_are_refused(targets: dict[str, str], words: str) -> None:
+    """A reversed ranking of Turkic was told to be consistent, where no relabelling moved a family."""
+    reversed_ = {("mnli", "Turkic"): -6.0, ("ccg", "Turkic"): 6.0}
+    frame = Frame(targets=targets, main={"mnli": 3.0, "ccg": -3.0}, by_family=reversed_)
+    with pytest.raises(TooLittle, match=words):
+        hierarchy.measure(frame.gains(1), permutations=50)
+
+
+def test_partitions_are_counted_by_hand() -> None:
+    frame = Frame(targets={"panx": "de fr nl es bn tr kk az"})
+    table = frame.gains(1).zero_shot
+    found = ranks.relabelling(ranks.profiles(table, table.family))
+    assert found == ranks.Relabelling(56, ()) and found.lacking is None
+    assert len(hierarchy.measure(frame.gains(1), permutations=50).groups) == 2
+
+
+def test_the_bound_is_never_below_what_is_seen() -> None:
+    """Also where what permutations leave is larger than that."""
+    planted = {("mnli", "Turkic"): -4.0, ("ccg", "Turkic"): 4.0}
+    targets = {"panx": "de fr nl es bn tr kk az", "tatoeba": "de fr nl es bn tr"}
+    for seed in range(4):
+        found = measured(Frame(targets=targets, main=MAIN, by_family=planted), seed)
+        assert found.interaction.upper >= found.interaction.size and found.verdict != hierarchy.CONSISTENT
+    still = numpy.full((50, 2, 3), [[[1.0, 0.0, -1.0], [-1.0, 0.0, 1.0]]])
+    assert ranks._upper(still, numpy.ones((50, 2)), 0.25, 0) == pytest.approx(0.5)
+
+
 def test_where_neither_is_shown_it_says_what_would_be_enough() -> None:
     frame = dataclasses.replace(SMALL, main={"mnli": 1.0}, language=1.5, run=0.1, seed=0.1)
     said = [hierarchy.answer(frame.gains(seed), permutations=200, draws=2) for seed in range(6)]
-    opened = [answer for answer in said if answer.verdict == REFUSED]
+    opened = [answer for answer in said if answer.verdict == hierarchy.OPEN]
+    assert all(a.verdict != REFUSED and a.primary is not None and not a.refused for a in said)
+    assert all("cannot be told whether" in a.sentence for a in opened)
     assert opened and all("would be enough" in a.sentence or "would show" in a.sentence for a in opened)
 
 
@@ -184,6 +225,9 @@ def test_published_table_speaks_of_target_tasks_only() -> None:
     }  # fmt: skip
     table = answer.tables[0].data.set_index("intermediate")
     assert table["mean gain"]["squad_v1"] == pytest.approx(8.3, abs=0.05), "as printed"
+    assert answer.robustness is not None and "draws of target tasks" in answer.robustness.text
+    assert answer.robustness.n["targets"] == 9 and (answer.robustness.statistic or 0) > 0.7
+    assert 0.2 < (answer.robustness.value or 0) <= 1.0 and answer.robustness.p is None
     assert "cannot say" in answer.sentence and any("refused" in note for note in answer.notes)
 
 

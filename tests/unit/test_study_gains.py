@@ -8,6 +8,7 @@ import numpy
 import pandas
 import pytest
 from made_up_job import made
+from scipy import stats
 from study_frames import Frame
 
 from xstilts.errors import XstiltsError
@@ -108,6 +109,41 @@ def test_errors_are_those_of_other_draws(spread: tuple[float, float, float]) -> 
     assert 0.8 < squares.mean() / values.var() < 1.6
     outside = sum(not one.interval.holds(0.0) for one in found)
     assert outside <= 29, "more than 5 % of 300, by a binomial bound of 0.1 %"
+
+
+@pytest.mark.parametrize("spoken", [3, 4])
+def test_a_cell_of_few_languages_counts_as_few(spoken: int) -> None:
+    """Among twenty others: with the degrees of freedom of the whole stratum 82 % of "95 %" intervals held."""
+    generator = numpy.random.default_rng(2)
+    strata, held = numpy.zeros(20, dtype=int), 0
+    for _ in range(300):
+        values = numpy.full((2, 20, 3), numpy.nan)
+        values[0, :spoken] = generator.normal(0, 1, (spoken, 1)) + generator.normal(0, 0.1, (spoken, 3))
+        values[1, spoken:] = generator.normal(0, 1, (20 - spoken, 1))
+        found = redraw(values, numpy.arange(20), strata, draws=200).contrast([1.0, 0.0])
+        held += found.interval.holds(0.0)
+    assert held >= stats.binom.ppf(0.001, 300, 0.95), held / 300
+
+
+def test_two_languages_have_no_interval() -> None:
+    values = numpy.full((2, 9, 3), numpy.nan)
+    values[0, :2], values[1] = 1.0, numpy.random.default_rng(1).normal(size=(9, 3))
+    again = redraw(values, numpy.arange(9), numpy.zeros(9, dtype=int), draws=100)
+    for weights in ([1.0, 0.0], [1.0, -1.0]):
+        found = again.contrast(weights)
+        assert numpy.isnan([found.error, found.interval.low, found.below(0.0)]).all()
+        assert not numpy.isnan(found.value)
+    assert again.contrast([0.0, 1.0]).error > 0, "the other cell alone has one"
+
+
+def test_three_seeds_are_three_beside_many_clusters() -> None:
+    """Degrees of freedom are of the variance itself, not of the sum of its overlapping parts."""
+    generator, alarms = numpy.random.default_rng(4), 0
+    for _ in range(200):
+        values = generator.normal(0, 1, (1, 1, 3)) + generator.normal(0, 20, (1, 150, 3))
+        found = redraw(values, numpy.arange(150), numpy.zeros(150, dtype=int), draws=200).contrast([1.0])
+        alarms += not found.interval.holds(0.0)
+    assert alarms <= stats.binom.ppf(0.999, 200, 0.05)
 
 
 def test_a_relative_is_not_another_language() -> None:

@@ -201,7 +201,7 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A made-up job's store; the commands see its plan."""
     rows = ("none", "mnli", "squad_v1", "hellaswag")
     gains = {("mnli", target): 0.15 for target in ("xnli", "panx", "tatoeba")}
-    spoken = ("en", "de", "fr", "ta", "te")
+    spoken = ("en", "de", "fr", "es", "bg", "ar", "hi", "th", "tr")
     plan, store = made(tmp_path, intermediates=rows, languages=spoken, gains=gains, seed_noise=0.01)
 
     class Opened:
@@ -215,13 +215,19 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_command_answers_and_writes_beside_the_job(job: Path) -> None:
-    ran = CliRunner().invoke(
-        app, ["study", "hierarchy", "job.yaml", "--set", "permutations=100", "--set", "draws=100"]
-    )
+    words = [
+        "--set",
+        "by=near=de+fr+es+bg far=ar+hi+th+tr",
+        "--set",
+        "permutations=100",
+        "--set",
+        "draws=100",
+    ]
+    ran = CliRunner().invoke(app, ["study", "hierarchy", "job.yaml", *words])
     assert ran.exit_code == 0, ran.output
     assert "study.html" in ran.stdout and (job / "hierarchy" / "study.svg").is_file()
     assert "mnli" in ran.stdout and "interaction" in ran.stdout
-    told = CliRunner().invoke(app, ["study", "hierarchy", "job.yaml", "--json", "--set", "draws=100"])
+    told = CliRunner().invoke(app, ["study", "hierarchy", "job.yaml", "--json", *words])
     assert json.loads(told.stdout)["tables"][0]["rows"][0]["intermediate"] == "mnli"
 
 

@@ -8,8 +8,13 @@ Standard error: languages (apart in each stratum) and seeds are redrawn one way 
 The sum of the one-way variances counts the language x seed interaction once too often; by how much is the
 difference between the variance of all together and that sum (Cameron, Gelbach & Miller 2011 subtract the same
 for two-way clusters). Of n units n - 1 are drawn, with replacement (McCarthy & Snowden 1985): that variance
-is unbiased, where n of n would make three seeds look a third surer than they are. Bounds are Student's t with
-Satterthwaite's degrees of freedom, so that three seeds count as three.
+is unbiased, where n of n would make three seeds look a third surer than they are. Draws that miss a cell of
+the contrast altogether say nothing of it and are left out.
+
+Bounds are Student's t with Satterthwaite's degrees of freedom of that variance, so that three seeds count as
+three, and three languages in one cell as three however many there are in others: units count by their share
+in the contrast (of shares h, `sum(h^2)^2 / sum(h^4)` units). With fewer than three units of languages in a
+cell there are no bounds: two would give 13 standard errors to either side.
 """
 
 from __future__ import annotations
@@ -26,6 +31,8 @@ from xstilts.report.intervals import Interval
 
 Ints = NDArray[numpy.int64]
 DRAWS = 2_000
+LEAST_UNITS = 3
+"""In every cell of a contrast, below which it has no error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +42,7 @@ class Estimate:
     value: float
     error: float
     df: float
+    """Degrees of freedom of `error`; NaN, as `error` is, where a cell has fewer than LEAST_UNITS units."""
     languages: float
     """Standard error if only languages were others; the rest is seeds."""
     seeds: float
@@ -46,7 +54,8 @@ class Estimate:
         return Interval(self.value - half, self.value + half)
 
     def below(self, bound: float) -> float:
-        """One-sided p of "the contrast is `bound` or less", small when it is clearly above."""
+        """One-sided p of "the contrast is `bound` or less", small when it is clearly above. NaN without an
+        error."""
         if self.error == 0.0:
             return float(self.value <= bound)
         return float(stats.t.sf((self.value - bound) / self.error, self.df))
@@ -62,23 +71,33 @@ class Redrawn:
     """(draws, cells) for each stratum of languages, then for seeds."""
     together: Floats
     """(draws, cells): everything redrawn."""
-    units: tuple[int, ...]
-    """How many units each of `parts` redraws."""
+    missed: tuple[NDArray[numpy.bool_], ...]
+    """(draws, cells) for each of `parts`, and for `together`: of the cell nothing was drawn."""
+    shares: tuple[Floats, ...]
+    """(cells, units) for each of `parts`: the share of a unit in the mean of a cell."""
 
     def contrast(self, weights: Sequence[float] | Floats) -> Estimate:
         """Of the weighted sum of cell means."""
         chosen = numpy.asarray(weights, dtype=numpy.float64)
         used = chosen != 0.0
         chosen = chosen[used]
-        parts = [float(numpy.var(part[:, used] @ chosen)) for part in self.parts]
-        whole = float(numpy.var(self.together[:, used] @ chosen))
+        value = float(self.cells[used] @ chosen)
+        spoken_units = sum((share[used] > 0).sum(axis=1) for share in self.shares[:-1])
+        if (numpy.asarray(spoken_units) < LEAST_UNITS).any():
+            return Estimate(value, *[numpy.nan] * 4)
+        every = zip((*self.parts, self.together), self.missed, strict=True)
+        *parts, whole = (
+            _variance(draws[~lost[:, used].any(axis=1)][:, used] @ chosen) for draws, lost in every
+        )
         spoken, seeds = sum(parts[:-1]), parts[-1]
         variance = max(2 * (spoken + seeds) - whole, spoken, seeds)
-        spread = sum(part**2 / max(n - 1, 1) for part, n in zip(parts, self.units, strict=True))
-        # The parts overlap in the interaction, so that their sum is never below what `variance` is made of.
-        df = (spoken + seeds) ** 2 / spread if spread > 0 else 1.0
+        counted = [_effective(numpy.abs(chosen) @ share[used]) for share in self.shares]
+        spread = sum(part**2 / max(n - 1, 1.0) for part, n in zip(parts, counted, strict=True))
+        # Of the variance itself: the sum of the parts is larger, and with three seeds that differ by some
+        # points and 300 clusters of items gave p < 0.05 in 9 % of trials where nothing is planted, so in 6 %.
+        df = variance**2 / spread if spread > 0 else 1.0
         return Estimate(
-            value=float(self.cells[used] @ chosen),
+            value=value,
             error=float(numpy.sqrt(variance)),
             df=max(df, 1.0),
             languages=float(numpy.sqrt(spoken)),
@@ -90,8 +109,8 @@ def redraw(values: Floats, units: Ints, strata: Ints, seed: int = 0, draws: int 
     """Redraws the cells of `values`, (cells, languages, seeds), NaN where a cell has no such language.
 
     `units`: for each language the unit it is drawn with (itself, or its genus); `strata`: for each language
-    the stratum within which units are drawn. A cell of which nothing is drawn keeps its mean, so cells should
-    have three languages or more.
+    the stratum within which units are drawn. A cell of which nothing is drawn keeps its mean, and is
+    marked as missed. A stratum of one unit is never redrawn.
     """
     generator = numpy.random.default_rng(seed)
     there = (~numpy.isnan(values)).astype(numpy.float64)
@@ -107,12 +126,33 @@ def redraw(values: Floats, units: Ints, strata: Ints, seed: int = 0, draws: int 
         alone.append(drawn)
     every = _counts(generator, numpy.arange(values.shape[2]), draws)
     calm = numpy.ones_like(every)
-    parts = [_weighted(filled, there, drawn, calm, cells) for drawn in alone]
-    parts.append(_weighted(filled, there, fixed, every, cells))
-    together = numpy.prod(alone, axis=0)
-    again = _weighted(filled, there, together, every, cells)
-    counted = (*(len(numpy.unique(units[strata == kind])) for kind in kinds), values.shape[2])
-    return Redrawn(cells, tuple(parts), again, counted)
+    ways = [*((drawn, calm) for drawn in alone), (fixed, every), (numpy.prod(alone, axis=0), every)]
+    *parts, (again, lost) = (_weighted(filled, there, *way, cells) for way in ways)
+    missed = (*(gone for _, gone in parts), lost)
+    shares = _shares(there, units, strata)
+    return Redrawn(cells, tuple(part for part, _ in parts), again, missed, shares)
+
+
+def _shares(there: Floats, units: Ints, strata: Ints) -> tuple[Floats, ...]:
+    """(cells, units) for each stratum, and (cells, seeds): by how many values of the cell."""
+    total = numpy.maximum(there.sum(axis=(1, 2)), 1.0)[:, None]
+    spoken = there.sum(axis=2) / total
+    found = []
+    for kind in numpy.unique(strata):
+        mine = strata == kind
+        of_member = numpy.unique(units[mine], return_inverse=True)[1]
+        found.append(numpy.stack([numpy.bincount(of_member, weights=cell) for cell in spoken[:, mine]]))
+    return (*found, there.sum(axis=1) / total)
+
+
+def _effective(shares: Floats) -> float:
+    """How many units of equal share have the degrees of freedom of these; 1 of none."""
+    squares = shares**2
+    return float(squares.sum() ** 2 / (squares**2).sum()) if squares.any() else 1.0
+
+
+def _variance(draws: Floats) -> float:
+    return float(numpy.var(draws)) if len(draws) else float("nan")
 
 
 def _counts(generator: numpy.random.Generator, units: Ints, draws: int) -> Floats:
@@ -125,9 +165,13 @@ def _counts(generator: numpy.random.Generator, units: Ints, draws: int) -> Float
     return numpy.asarray(counts[:, of_member] * (n / (n - 1)), dtype=numpy.float64)
 
 
-def _weighted(filled: Floats, there: Floats, spoken: Floats, seeds: Floats, cells: Floats) -> Floats:
-    """(draws, cells): means with weights for languages, (draws, languages), and seeds, (draws, seeds)."""
-    return _means(_sums(filled, spoken, seeds), _sums(there, spoken, seeds), cells)
+def _weighted(
+    filled: Floats, there: Floats, spoken: Floats, seeds: Floats, cells: Floats
+) -> tuple[Floats, NDArray[numpy.bool_]]:
+    """(draws, cells): means with weights for languages, (draws, languages), and seeds, (draws, seeds); and
+    where nothing was drawn."""
+    counts = _sums(there, spoken, seeds)
+    return _means(_sums(filled, spoken, seeds), counts, cells), counts <= 0
 
 
 def _sums(array: Floats, spoken: Floats, seeds: Floats) -> Floats:

@@ -262,7 +262,7 @@ def _halves(table: pandas.DataFrame, level: Mapping[str, float], seed: int) -> T
     order = sorted(level, key=lambda code: level[code])
     spoken = [code for code in order if code in set(table.language)]
     half = len(spoken) // 2
-    if half < 2:
+    if half < 3:
         return None
     lower, upper = spoken[:half], spoken[-half:]
     values = _array(table, [*lower, *upper])

@@ -7,8 +7,11 @@ family, by permutation at 5 % (`ranks` says what is relabelled and why that may 
     consistent       the tasks differ (W, p < 0.05 over seeds and languages), the interaction is not found,
                      and the largest one that the data do not reject is under half of the main effect: a
                      family's profile then correlates with the common one by 0.9
-    not enough data  neither; says what would be enough
-Not finding an interaction is no evidence of one ranking, which is why "consistent" asks for the bound.
+    cannot tell      neither; says what would be enough
+Refused, without a p, where no relabelling of languages could show anything: 20 partitions or fewer, or a
+group whose languages are all scored on more, or fewer, targets than the others. Not finding an interaction is
+no evidence of one ranking, which is why "consistent" asks for the bound. That bound, on the interaction, is
+set against a point estimate of the main effect, whose own error it leaves out.
 
 Figure: average ranks with Nemenyi's critical difference (Demsar 2006), languages as blocks. Robustness: a
 Plackett-Luce ranking with whole languages redrawn. A family cannot be told from what its languages share
@@ -30,12 +33,12 @@ from statsmodels.stats.multitest import multipletests
 from xstilts.errors import UnknownName
 from xstilts.report.clusters import Floats
 from xstilts.report.studies import printed_ranks, ranks
-from xstilts.report.studies.answer import REFUSED, Answer, Figure, Table, Test, TooLittle, p_value
+from xstilts.report.studies.answer import Answer, Figure, Table, Test, TooLittle, p_value
 from xstilts.report.studies.gains import Gains
 from xstilts.report.verdict import points
 
 QUESTION = "Does the intermediate task matter, and is there one ranking of them across language families?"
-CONSISTENT, DIFFERENT = "consistent", "not consistent"
+CONSISTENT, DIFFERENT, OPEN = "consistent", "not consistent", "cannot tell"
 ALPHA = 0.05
 SHARE = 0.5
 """Of the main effect, that an interaction has to stay below: 1 / sqrt(1 + 0.5 ** 2) = 0.89, a correlation."""
@@ -74,7 +77,7 @@ class Found:
         if self.interaction.p < ALPHA:
             return DIFFERENT
         small = self.interaction.upper < SHARE * self.interaction.main
-        return CONSISTENT if self.whole.p < ALPHA and small else REFUSED
+        return CONSISTENT if self.whole.p < ALPHA and small else OPEN
 
 
 def answer(
@@ -88,8 +91,8 @@ def answer(
     the Plackett-Luce bootstrap.
 
     Raises:
-        TooLittle: fewer than three intermediate tasks, too few seeds, or fewer than two families with two
-            languages.
+        TooLittle: fewer than three intermediate tasks, too few seeds, fewer than two families with two
+            languages, or families that cannot be relabelled.
         XstiltsError: several models or settings in one cell; no such grouping.
     """
     found = measure(gains, by, permutations, seed)
@@ -137,9 +140,7 @@ def measure(gains: Gains, by: str = "family", permutations: int = ranks.PERMUTAT
     sets = [numpy.ones(len(profiles.groups), dtype=bool), *(profiles.groups == name for name in names)]
     whole, *of_group = ranks.matters(profiles, sets, seed, permutations)
     interaction = ranks.interaction(profiles, LEAST_LANGUAGES, seed, permutations)
-    if interaction is None:
-        missing = f"fewer than two groups (by {by}) have {LEAST_LANGUAGES} languages"
-        raise TooLittle(missing, f"{LEAST_LANGUAGES} languages of each of two groups")
+    assert interaction is not None
     return Found(profiles, names, whole, tuple(of_group), interaction, ranks.nemenyi(profiles))
 
 
@@ -163,6 +164,12 @@ def _enough(found: ranks.Profiles, by: str) -> None:
         need = next(n for n in range(2, 9) if math.factorial(rows) ** (n - 1) >= LEAST_ORDERS)
         missing = f"{seeds} seed{'s' if seeds != 1 else ''} of {rows} intermediate tasks: runs differ by luck"
         raise TooLittle(f"{missing}, and nothing shows by how much", f"{need} seeds of every row")
+    can = ranks.relabelling(found, LEAST_LANGUAGES)
+    if can is None:
+        missing = f"fewer than two groups (by {by}) have {LEAST_LANGUAGES} languages"
+        raise TooLittle(missing, f"{LEAST_LANGUAGES} languages of each of two groups")
+    if can.lacking:
+        raise TooLittle(*can.lacking)
 
 
 def _sentence(found: Found, by: str) -> str:
@@ -180,7 +187,7 @@ def _sentence(found: Found, by: str) -> str:
         )
     if found.verdict == CONSISTENT:
         return f"Consistent: {what} rank alike ({agree}): {', '.join(order)}."
-    return f"Not enough data to say whether {what} rank alike ({agree}). {_wanting(found)}"
+    return f"It cannot be told whether {what} rank alike ({agree}). {_wanting(found)}"
 
 
 def _first(found: Found) -> str:
@@ -428,6 +435,8 @@ def _notes(found: Found, by: str, permutations: int) -> tuple[str, ...]:
         "(language, seed) cell is never a unit",
         "targets are fixed: blocks are weighted alike, so a target in many languages weighs more",
         "a group of languages cannot be told from the scripts and resources its languages share",
+        f"consistent asks for a bound of the interaction under {SHARE:g} of the main effect, an estimate "
+        "whose own error is not in the bound",
     ]
     if alone:
         notes.append(f"one language, ranked but not in the interaction: {', '.join(alone)}")

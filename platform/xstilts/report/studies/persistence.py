@@ -8,11 +8,18 @@ Strata, by the registry's suites `old` and `new` (tasks/suites.py):
 
 Pre-stated. A gain is zero-shot, over `none` of the same seed, mean over the job's intermediate tasks; a task
 is the mean over its languages, a stratum the plain mean over its tasks, as the benchmarks average. Two
-contrasts: the new languages against the old ones of the very same tasks (those with three new languages or
-more), and the new tasks against all old ones (dropped, and shared in old languages). The gain persists if
-both lie above -margin by a one-sided bound of 97.5 % (margin: 1 point unless stated otherwise). Both have
-to, so nothing is corrected for there being two (intersection-union; Berger 1982), and p is the larger one.
-Where the old gain's own interval holds zero the answer is that there is no gain to persist.
+contrasts: the new languages against the old ones of the very same tasks, and the new tasks against all old
+ones (dropped, and shared in old languages); of tasks with three languages or more on either side, as fewer
+cannot show how much languages differ. A contrast counts where its old gain's own interval lies above zero.
+    does not persist     a contrast that counts lies below -margin, one-sided, 2.5 % in all (Holm)
+    no gain to persist   a contrast does not count
+    persists             all lie above -margin by a one-sided bound of 97.5 % (margin: 1 point unless stated
+                         otherwise), and of each the old gain's interval lies above the margin, or the new
+                         gain's above zero: to lose all of a gain is else no more than the margin
+    margin too large     as before, but the margin is as large as the gain
+    not shown            none of this
+To persist both have to, so nothing is corrected for there being two (intersection-union; Berger 1982), and p
+is the larger one.
 
 What is redrawn: whole languages (old and new apart) with everything they have in every task, and whole
 seeds with all their tasks and languages (`crossed`). A (language, seed) cell is never a unit. Tasks are
@@ -22,6 +29,7 @@ genus are redrawn together, as relatives are not independent either.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -45,6 +53,7 @@ from xstilts.report.studies.strata import (
     by_words,
     cells_of,
     contrasts,
+    drawn_apart,
     each,
     genera,
 )
@@ -54,10 +63,10 @@ ITEMS = True
 """Item statistics are read, for the intervals of single tasks."""
 QUESTION = "Does the gain of intermediate training persist on XTREME-R's new languages and new tasks?"
 ALPHA = 0.025
-"""One-sided."""
+"""One-sided, of each answer."""
 LEAST_SEEDS = 3
 PERSISTS, LESS, OPEN = "persists", "does not persist", "not shown"
-NOTHING = "no gain to persist"
+NOTHING, SMALL = "no gain to persist", "margin too large"
 
 
 def answer(
@@ -85,13 +94,17 @@ def answer(
     _enough(table)
     rows = tuple(dict.fromkeys(table.intermediate))
     cells = cells_of(table, rows)
-    again = redraw(cells.values, each(cells), cells.fresh.astype(numpy.int64), draws=draws)
+    again = redraw(cells.values, each(cells), drawn_apart(cells), draws=draws)
     found = contrasts(cells, again, margin)
     if not found:
-        missing = "no stratum is whole: of every task some intermediate task or seed is missing"
-        raise TooLittle(missing, "the same seeds of every row, on one old task and one new one at least")
+        missing = "no old and new stratum are whole: some language, intermediate task or seed is missing"
+        raise TooLittle(
+            missing, "three languages and the same seeds of every row, on an old task and a new one"
+        )
     every = numpy.zeros(len(cells.languages), dtype=numpy.int64)
     related = contrasts(cells, redraw(cells.values, genera(cells, table), every, draws=draws), margin)
+    # A task whose languages are of one or two genera has no error then.
+    kin = not any(math.isnan(one.p) for one in related)
     verdict = _verdict(found, margin)
     lines = _lines(gains, cells, again, rows)
     return Answer(
@@ -100,11 +113,13 @@ def answer(
         sentence=_sentence(found, margin, verdict),
         verdict=verdict,
         primary=_test("Non-inferiority, languages and seeds redrawn", cells, found, margin),
-        robustness=_test("The same, genera of languages redrawn whole", cells, related, margin),
+        robustness=_test("The same, genera of languages redrawn whole", cells, related, margin)
+        if kin
+        else None,
         tables=(_contrasts(found, margin), lines, _by_row(table, rows, margin, draws)),
         figures=(_figure(lines.data),),
         caption=gains.caption(),
-        notes=_notes(table, cells, found, draws),
+        notes=(*_notes(table, cells, found, draws), *(() if kin else (_FEW_GENERA,))),
         facts={"margin": margin, "alpha": ALPHA, "draws": draws, "intermediate": list(rows)},
     )
 
@@ -134,33 +149,43 @@ def _enough(table: pandas.DataFrame) -> None:
     if seeds < LEAST_SEEDS:
         missing = f"{seeds} seed{'s' if seeds != 1 else ''} cannot show how much seeds differ"
         raise TooLittle(missing, f"{LEAST_SEEDS - seeds} more, {LEAST_SEEDS} in all, of every row")
-    old = table[table.stratum.isin([DROPPED, OLD])].language.nunique()
+    spoken = table.groupby(["stratum", "target"]).language.nunique()
+    widest = spoken.groupby("stratum").max()
+    old = int(widest[widest.index.isin([DROPPED, OLD])].max())
     if old < LEAST_LANGUAGES:
         raise TooLittle(
-            f"the old tasks are scored in {old} languages",
+            f"no old task is scored in more than {old} languages",
             f"{LEAST_LANGUAGES - old} more, {LEAST_LANGUAGES} in all",
         )
-    if TASKS not in strata:
-        counts = table[table.stratum == NEW].groupby("target").language.nunique()
-        if counts.max() < LEAST_LANGUAGES:
-            raise TooLittle(
-                f"no shared task is scored in more than {counts.max()} new languages",
-                f"{LEAST_LANGUAGES} new languages of one task",
-            )
+    new = int(widest[widest.index.isin([NEW, TASKS])].max())
+    if new < LEAST_LANGUAGES:
+        what = "new task" if NEW not in strata else "shared task" if TASKS not in strata else "task"
+        kind = "languages" if NEW not in strata else "new languages"
+        raise TooLittle(
+            f"no {what} is scored in more than {new} {kind}", f"{LEAST_LANGUAGES} {kind} of one task"
+        )
 
 
 def _verdict(found: Sequence[Contrast], margin: float) -> str:
-    if all(one.bound() > -margin for one in found):
-        return PERSISTS if all(one.old.interval.low > 0 for one in found) else NOTHING
-    # Being lower for sure is the other side of the same bounds, at the same level.
-    return LESS if any(one.difference.interval.high < -margin for one in found) else OPEN
+    """By the rule of the module."""
+    counted = [one for one in found if one.old.interval.low > 0]
+    # Holm's first step: that any of them is below.
+    if any(1 - one.difference.below(-margin) < ALPHA / len(found) for one in counted):
+        return LESS
+    if len(counted) < len(found):
+        return NOTHING
+    if not all(one.bound() > -margin for one in found):
+        return OPEN
+    room = all(one.old.interval.low > margin or one.new.interval.low > 0 for one in found)
+    return PERSISTS if room else SMALL
 
 
 def _sentence(found: Sequence[Contrast], margin: float, verdict: str) -> str:
     lead = {
         PERSISTS: f"The gain persists to within {margin:g} point{'s' if margin != 1 else ''}",
         LESS: f"The gain does not persist: it is lower by more than {margin:g}",
-        NOTHING: f"The new strata are not below the old ones by {margin:g}, but there is no gain to persist",
+        NOTHING: f"There is no gain to persist: the interval of {_idle(found)} holds zero",
+        SMALL: f"The margin of {margin:g} is as large as the gain, all of which may be lost within it",
         OPEN: f"Whether the gain persists to within {margin:g} is not shown: the intervals are too wide",
     }[verdict]
     parts = [
@@ -170,6 +195,16 @@ def _sentence(found: Sequence[Contrast], margin: float, verdict: str) -> str:
     ]
     alone = "" if len(found) == 2 else " Only one of the two new strata is scored."
     return f"{lead}: {'; '.join(parts)}." + alone
+
+
+_FEW_GENERA = "genera are not redrawn: languages of a compared task are of fewer than three"
+
+
+def _idle(found: Sequence[Contrast]) -> str:
+    """Old gains that may be none."""
+    idle = [one for one in found if not one.old.interval.low > 0]
+    told = ", ".join(f"{points(one.old.value)} {one.old.interval}" for one in idle)
+    return f"the old gain{'s' if len(idle) > 1 else ''} {told}"
 
 
 def _test(name: str, cells: Cells, found: Sequence[Contrast], margin: float) -> Test:
@@ -234,7 +269,7 @@ def _lines(gains: Gains, cells: Cells, again: Redrawn, rows: Sequence[str]) -> T
         )
     note = (
         "Mean gain over the intermediate tasks, points over `none`, zero-shot. low, high: 95 %, other "
-        "languages and seeds; where a task has one language, other seeds only. items: 95 %, other test items "
+        "languages and seeds; none with fewer than three languages. items: 95 %, other test items "
         "for these very models, where item statistics were read."
     )
     return Table("tasks", "Gain by task", pandas.DataFrame(lines), note)
@@ -245,7 +280,7 @@ def _by_row(table: pandas.DataFrame, rows: Sequence[str], margin: float, draws: 
     lines = []
     for row in rows:
         cells = cells_of(table, (row,))
-        again = redraw(cells.values, each(cells), cells.fresh.astype(numpy.int64), draws=draws)
+        again = redraw(cells.values, each(cells), drawn_apart(cells), draws=draws)
         for one in contrasts(cells, again, margin):
             lines.append(
                 {
@@ -271,12 +306,12 @@ def _notes(table: pandas.DataFrame, cells: Cells, found: Sequence[Contrast], dra
         "bounds are Student's t with Satterthwaite's degrees of freedom "
         f"({', '.join(f'{one.difference.df:.1f}' for one in found)})",
     ]
-    compared = {target for one in found for target in one.tasks}
-    thin = [target for stratum, target in cells.names if stratum == NEW and target not in compared]
+    names = enumerate(cells.names)
+    thin = [
+        f"{target} ({stratum})" for at, (stratum, target) in names if len(cells.spoken(at)) < LEAST_LANGUAGES
+    ]
     if thin:
-        notes.append(
-            f"fewer than {LEAST_LANGUAGES} new languages, shown and in no contrast: {', '.join(thin)}"
-        )
+        notes.append(f"fewer than {LEAST_LANGUAGES} languages, shown and in no contrast: {', '.join(thin)}")
     gone = sorted(set(zip(table.stratum, table.target, strict=True)) - set(cells.names))
     if gone:
         notes.append(f"left out, a row or seed is missing: {', '.join(target for _, target in gone)}")

@@ -2,6 +2,7 @@
 
 Means over languages, one run of each: nothing can be said of language families or of other runs. Blocks are
 target tasks, and they share the encoders; Friedman's p speaks of other target tasks with these very encoders.
+Robustness: a Plackett-Luce ranking with whole target tasks redrawn.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from scipy import stats
 
 from xstilts.report.published import published as papers
 from xstilts.report.studies.answer import Answer, Figure, Table, Test, p_value
+from xstilts.report.studies.ranks import Profiles, plackett_luce
 
 PAPER = "phang2020"
 MIXED = "+"
@@ -56,6 +58,7 @@ def answer(question: str) -> Answer:
         "alike it cannot say: it prints means over languages, and one run of each.",
         verdict="target tasks only",
         primary=primary,
+        robustness=_robustness(wide, average),
         tables=(Table("ranks", "Gains in the published table, by average rank", table, _note(difference)),),
         figures=(_figure(average, difference, tasks),),
         caption=f"Phang et al. 2020, arXiv v1, table 2: XLM-R Large \u00b7 n {rows} intermediate tasks "
@@ -77,6 +80,27 @@ def _gains() -> pandas.DataFrame:
     single = ~table.intermediate.str.contains(MIXED, regex=False)
     table = table[single & (table.split == "dev") & (table.language == papers.MEAN)]
     return table.pivot(index="target", columns="intermediate", values="gain").dropna()
+
+
+def _robustness(wide: pandas.DataFrame, average: pandas.Series) -> Test:
+    """The ranking of a model of ranks, and how often its first is first with other target tasks."""
+    targets = wide.index.to_numpy()
+    gains = wide.to_numpy(dtype=numpy.float64)[:, :, None]
+    # What is redrawn whole is the target: the mean over languages has no language.
+    found = plackett_luce(Profiles(tuple(wide.columns), (1,), targets, targets, targets, gains, 0))
+    first = int(found.value.argmax())
+    often = float((found.draws.argmax(axis=1) == first).mean())
+    tau = float(stats.kendalltau(found.value, -average[list(wide.columns)].to_numpy()).statistic)
+    return Test(
+        name="Plackett-Luce ranking, target tasks redrawn",
+        statistic=tau,
+        value=often,
+        interval=None,
+        p=None,
+        n={"intermediate tasks": wide.shape[1], "targets": wide.shape[0], "draws": len(found.draws)},
+        text=f"its order agrees with average ranks by Kendall's tau {tau:.2f}; {wide.columns[first]} is "
+        f"first in {100 * often:.0f} % of {len(found.draws)} draws of target tasks",
+    )
 
 
 def _note(difference: float) -> str:

@@ -18,7 +18,9 @@ share, all languages of a target share, and centring takes it out. Runs that fav
 look like an interaction, so that what differs between seeds (deviations from the mean over seeds, the
 intermediate tasks relabelled within each seed) is added to the null. Language x seed noise is then in it
 twice: where nothing is there, fewer than 5 % of frames are called different (measured in
-tests/unit/test_hierarchy.py). `upper` leaves that addition out, which makes it larger, never smaller.
+tests/unit/test_hierarchy.py). `upper` leaves that addition out, which makes it larger, never smaller. A
+family whose languages are scored on more targets than all others cannot be relabelled: `relabelling` counts
+what can be, and `hierarchy` refuses where that is too little.
 
 Residuals are divided by their standard deviation within the target, so that Tatoeba's tens of points do not
 drown XNLI's ones.
@@ -43,6 +45,8 @@ from xstilts.report.clusters import Floats
 PERMUTATIONS = 2_000
 """A p of 0.05 then wobbles by 0.005 (one standard deviation)."""
 TIE = 1e-9
+LEAST_PARTITIONS = 21
+"""Of languages into groups: with 20 of them p is 0.05 at best, and has to be below it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -150,7 +154,8 @@ class Interaction:
     main: float
     """Of the intermediate tasks themselves, without what noise alone would show."""
     upper: float
-    """The largest interaction that the data do not reject at 5 %."""
+    """The largest interaction that the data do not reject at 5 %, never below `size`. `main`, which it is
+    compared with, is an estimate and has an error of its own."""
     expected: float
     """What `upper` would be, about, if there were no interaction."""
     p: float
@@ -159,12 +164,61 @@ class Interaction:
     """(groups, rows): a family's gain minus what task and family alone would give, in points."""
 
 
+@dataclass(frozen=True, slots=True)
+class Relabelling:
+    """What relabelling languages can tell."""
+
+    partitions: int
+    """Different partitions of the languages into groups: no p is below one in so many."""
+    stuck: tuple[str, ...]
+    """Groups of which no language can change places with one of another group."""
+
+    @property
+    def lacking(self) -> tuple[str, str] | None:
+        """What is missing for a test, and what would be enough."""
+        if self.stuck:
+            missing = (
+                f"no other group has languages scored on about as many targets as {', '.join(self.stuck)}"
+            )
+            return missing, "targets scored in languages of all groups, or `by=` with other groups"
+        if self.partitions >= LEAST_PARTITIONS:
+            return None
+        few = f"languages with about as many targets can be grouped in {self.partitions} ways only"
+        enough = f"{LEAST_PARTITIONS} ways: two groups of four languages scored on the same targets have 35"
+        return f"{few}, so that no p is below 1/{self.partitions}", enough
+
+
+def relabelling(found: Profiles, least: int = 2) -> Relabelling | None:
+    """Of the groups of `least` languages; None with fewer than two of them."""
+    groups = _groups(found, least)
+    if len(groups) < 2:
+        return None
+    mine = numpy.isin(found.groups, groups)
+    names, of_cell = numpy.unique(found.languages[mine], return_inverse=True)
+    group = numpy.empty(len(names), dtype=object)
+    group[of_cell] = found.groups[mine]
+    strata = _strata(numpy.bincount(of_cell))
+    held = pandas.crosstab(strata, group)[list(groups)].to_numpy()  # (strata, groups)
+    ways = math.prod(
+        math.factorial(int(row.sum())) // math.prod(math.factorial(int(n)) for n in row) for row in held
+    )
+    # Groups that are as large in every stratum may swap names, which is the same partition.
+    alike = numpy.unique(held, axis=1, return_counts=True)[1]
+    shared = held[(held > 0).sum(axis=1) > 1]
+    stuck = tuple(name for name, column in zip(groups, shared.T, strict=True) if not column.any())
+    return Relabelling(ways // math.prod(math.factorial(int(n)) for n in alike), stuck)
+
+
+def _groups(found: Profiles, least: int) -> tuple[str, ...]:
+    counted = pandas.Series(found.groups).groupby(found.languages).first().value_counts()
+    return tuple(sorted(name for name, count in counted.items() if count >= least))
+
+
 def interaction(
     found: Profiles, least: int = 2, seed: int = 0, permutations: int = PERMUTATIONS
 ) -> Interaction | None:
     """None with fewer than two groups of `least` languages."""
-    counted = pandas.Series(found.groups).groupby(found.languages).first().value_counts()
-    groups = tuple(sorted(name for name, count in counted.items() if count >= least))
+    groups = _groups(found, least)
     if len(groups) < 2:
         return None
     kept = numpy.isin(found.groups, groups)
@@ -321,7 +375,8 @@ def _apart(values: Floats) -> Floats:
 
 def _upper(null: Floats, weights: Floats, observed: float, seed: int) -> float:
     """The interaction, as a root mean square, under which one as small as `observed` comes up in 5 %:
-    patterns of every direction are added to what permutations leave."""
+    patterns of every direction are added to what permutations leave. Where those leave more than is observed,
+    they are no bound, and `observed` itself is given."""
     random = numpy.random.default_rng(seed)
     share = weights / weights.sum(axis=1, keepdims=True)
 
@@ -339,7 +394,8 @@ def _upper(null: Floats, weights: Floats, observed: float, seed: int) -> float:
         return float(numpy.quantile(noise + 2 * size * cross + size**2, 0.05)) - observed
 
     far = 2 * math.sqrt(observed + float(noise.max())) + 1.0
-    return 0.0 if short(0.0) >= 0 else float(optimize.brentq(short, 0.0, far))
+    found = 0.0 if short(0.0) >= 0 else float(optimize.brentq(short, 0.0, far))
+    return max(found, math.sqrt(observed))
 
 
 def _within(rows: int, units: int, seed: int, permutations: int) -> NDArray[numpy.int64]:
@@ -357,16 +413,20 @@ def _relabelled(values: Floats, drawn: NDArray[numpy.int64]) -> Floats:
 
 
 def _shuffled(counts: Floats, seed: int, permutations: int) -> NDArray[numpy.int64]:
-    """(permutations, languages): languages in another order, each among those with about as many targets
-    (thirds of the languages)."""
+    """(permutations, languages): languages in another order, each within its stratum."""
     random = numpy.random.default_rng(seed)
     drawn = numpy.broadcast_to(numpy.arange(len(counts)), (permutations, len(counts))).copy()
-    edges = numpy.quantile(counts, [1 / 3, 2 / 3])
-    stratum = numpy.searchsorted(edges, counts, side="left")
+    stratum = _strata(counts)
     for each in numpy.unique(stratum):
         mine = numpy.flatnonzero(stratum == each)
         drawn[:, mine] = random.permuted(numpy.broadcast_to(mine, (permutations, len(mine))), axis=1)
     return drawn
+
+
+def _strata(counts: NDArray[Any]) -> NDArray[numpy.int64]:
+    """(languages,): those with about as many targets (thirds of the languages) share a number."""
+    edges = numpy.quantile(counts, [1 / 3, 2 / 3])
+    return numpy.searchsorted(edges, counts, side="left").astype(numpy.int64)
 
 
 def _p(observed: float, again: Floats) -> float:

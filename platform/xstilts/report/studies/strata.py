@@ -15,7 +15,7 @@ from xstilts.tasks import suites
 
 DROPPED, OLD, NEW, TASKS = STRATA = ("dropped tasks", "old languages", "new languages", "new tasks")
 LEAST_LANGUAGES = 3
-"""New languages that a shared task needs to be in the contrast: with fewer, a language is the stratum."""
+"""A task needs in every stratum in which it is compared: with fewer, a language is the stratum."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,15 +77,11 @@ def cells_of(table: pandas.DataFrame, rows: Sequence[str]) -> Cells:
 
 
 def contrasts(cells: Cells, again: Redrawn, margin: float) -> tuple[Contrast, ...]:
-    """Those of the two contrasts that the cells allow."""
-    sizes = {name: len(cells.spoken(i)) for i, name in enumerate(cells.names)}
-    both = [
-        target
-        for stratum, target in cells.names
-        if stratum == NEW and sizes[NEW, target] >= LEAST_LANGUAGES and sizes.get((OLD, target), 0) > 1
-    ]
-    fresh = [target for stratum, target in cells.names if stratum == TASKS]
-    every = [name for name in cells.names if name[0] in (DROPPED, OLD)]
+    """Those of the two contrasts that the cells with LEAST_LANGUAGES languages allow."""
+    wide = [name for i, name in enumerate(cells.names) if len(cells.spoken(i)) >= LEAST_LANGUAGES]
+    both = [target for stratum, target in wide if stratum == NEW and (OLD, target) in wide]
+    fresh = [target for stratum, target in wide if stratum == TASKS]
+    every = [name for name in wide if name[0] in (DROPPED, OLD)]
     found = []
     if both:
         sides = ([(NEW, target) for target in both], [(OLD, target) for target in both])
@@ -119,6 +115,12 @@ def _mean_of(cells: Cells, names: Sequence[tuple[str, str]]) -> Floats:
 def each(cells: Cells) -> NDArray[numpy.int64]:
     """A number for each language: every one is drawn alone."""
     return numpy.arange(len(cells.languages))
+
+
+def drawn_apart(cells: Cells) -> NDArray[numpy.int64]:
+    """The stratum of each language, old or new; all one where either has too few to be redrawn alone."""
+    few = min(int(cells.fresh.sum()), int((~cells.fresh).sum())) < LEAST_LANGUAGES
+    return numpy.zeros(len(cells.fresh), dtype=numpy.int64) if few else cells.fresh.astype(numpy.int64)
 
 
 def genera(cells: Cells, table: pandas.DataFrame) -> NDArray[numpy.int64]:
