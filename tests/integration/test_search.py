@@ -65,6 +65,17 @@ def store_in(folder: Path, begun: Path) -> Path:
     return Path(shutil.copytree(begun, folder / "store"))
 
 
+def long_job(folder: Path) -> Path:
+    """Two trials at once, each long enough to be met at work."""
+    changes = (("epochs: 2,", "epochs: 40,"),)
+    return job(folder, trials=2, concurrent=2, changes=changes, epochs=[40])
+
+
+def trains(store: Path) -> bool:
+    """Whether a trial has a checkpoint."""
+    return any((store / "steps").glob("train-*/runs/*/checkpoints/*/state.json"))
+
+
 def attempts(store: Path) -> dict[str, list[str]]:
     """Key -> attempts that left anything."""
     return {
@@ -199,8 +210,7 @@ def test_a_lost_process_of_tunes_and_a_worker_that_never_gets_a_place(
     begun: Path, tmp_path: Path, crew: Crew, cluster: Any
 ) -> None:
     """Another process follows the trial; the one worker that has a place does all."""
-    long = (("epochs: 2,", "epochs: 40,"),)
-    path = job(tmp_path, trials=2, concurrent=2, changes=long, epochs=[40])
+    path = long_job(tmp_path)
     undisturbed = store_in(tmp_path / "undisturbed", begun)
     run(path, undisturbed, crew(undisturbed, 1), kinds=("search",))
     store = store_in(tmp_path / "disturbed", begun)
@@ -211,7 +221,7 @@ def test_a_lost_process_of_tunes_and_a_worker_that_never_gets_a_place(
     killed: list[int] = []
 
     def should_stop() -> bool:
-        if not killed and any((store / "steps").glob("train-*/runs/*/checkpoints/*/state.json")):
+        if not killed and trains(store):
             killed.append(follower())
             os.kill(killed[0], 9)
         return False
@@ -241,14 +251,13 @@ def test_trials_of_several_processes(begun: Path, tmp_path: Path, crew: Crew) ->
 
 def test_a_stopped_search_ends_soon_and_goes_on(begun: Path, tmp_path: Path, crew: Crew) -> None:
     """The first round is stopped while it trains; each trial then goes on from its checkpoint."""
-    long = (("epochs: 2,", "epochs: 40,"),)
-    path = job(tmp_path, trials=2, concurrent=2, changes=long, epochs=[40])
+    path = long_job(tmp_path)
     store = store_in(tmp_path / "store", begun)
     hired = crew(store, 2)
     begin = time.monotonic()
 
     def should_stop() -> bool:
-        return any((store / "steps").glob("train-*/runs/*/checkpoints/*/state.json"))
+        return trains(store)
 
     with pytest.raises(Interrupted, match="stopped after 0 of 2 trials"):
         run(path, store, hired, should_stop, kinds=("search",))
@@ -262,8 +271,7 @@ def test_a_stopped_search_ends_soon_and_goes_on(begun: Path, tmp_path: Path, cre
 def test_a_worker_that_is_killed_costs_no_trial(
     begun: Path, tmp_path: Path, crew: Crew, cluster: Any
 ) -> None:
-    long = (("epochs: 2,", "epochs: 40,"),)
-    path = job(tmp_path, trials=2, concurrent=2, changes=long, epochs=[40])
+    path = long_job(tmp_path)
     undisturbed = store_in(tmp_path / "undisturbed", begun)
     run(path, undisturbed, crew(undisturbed, 2), kinds=("search",))
     store = store_in(tmp_path / "disturbed", begun)
@@ -272,7 +280,7 @@ def test_a_worker_that_is_killed_costs_no_trial(
 
     def should_stop() -> bool:
         """Asked again and again while a round runs: a place from which to kill."""
-        if not killed and any((store / "steps").glob("train-*/runs/*/checkpoints/*/state.json")):
+        if not killed and trains(store):
             killed.append(cluster.get(hired[0].news.remote()).place.pid)
             os.kill(killed[0], 9)
         return False

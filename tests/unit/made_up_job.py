@@ -10,12 +10,16 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy
 import pyarrow
+import pytest
 from pyarrow import parquet
 
+from xstilts import api
+from xstilts.api import answers
 from xstilts.record.artifacts import StepPaths
 from xstilts.record.local import LocalStore
 from xstilts.record.schema import Output, Score, StepRecord
@@ -204,3 +208,10 @@ def made(folder: Path, **words: Any) -> tuple[dict[str, Any], LocalStore]:
     """A made-up job in a store under `folder`."""
     store = QuickStore(folder / "store")
     return MadeUpJob(**words).make(store), store
+
+
+def opens(monkeypatch: pytest.MonkeyPatch, plan: dict[str, Any], store: LocalStore) -> None:
+    """The commands find this plan and store, whatever job file they are given."""
+    job = SimpleNamespace(store=store)
+    monkeypatch.setattr(api, "open_job", lambda *_: job)
+    monkeypatch.setattr(answers, "stored_plan", lambda _: plan)

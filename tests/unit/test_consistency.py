@@ -12,14 +12,12 @@ import numpy
 import pandas
 import pyarrow
 import pytest
-from made_up_job import made
+from made_up_job import made, opens
 from pyarrow import parquet
 from scipy import stats
 from sklearn.metrics import cohen_kappa_score
 from typer.testing import CliRunner
 
-from xstilts import api
-from xstilts.api import answers as answering
 from xstilts.cli.main import app
 from xstilts.errors import StoreError, XstiltsError
 from xstilts.record.artifacts import StepPaths
@@ -323,14 +321,7 @@ def test_items_are_lined_up_by_parallel_id(job: tuple[dict[str, Any], LocalStore
 @pytest.fixture
 def opened(job: tuple[dict[str, Any], LocalStore], monkeypatch: pytest.MonkeyPatch) -> Path:
     plan, store = job
-
-    class Opened:
-        pass
-
-    one: Any = Opened()
-    one.store = store
-    monkeypatch.setattr(api, "open_job", lambda *_: one)
-    monkeypatch.setattr(answering, "stored_plan", lambda _: plan)
+    opens(monkeypatch, plan, store)
     return Path(store.location) / "jobs" / plan["job"] / "studies"
 
 

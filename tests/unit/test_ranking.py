@@ -9,12 +9,10 @@ from typing import Any
 import numpy
 import pandas
 import pytest
-from made_up_job import made
+from made_up_job import made, opens
 from study_frames import Frame
 from typer.testing import CliRunner
 
-from xstilts import api
-from xstilts.api import answers as answering
 from xstilts.cli.main import app
 from xstilts.errors import UnknownName, XstiltsError
 from xstilts.report import measures
@@ -169,9 +167,7 @@ def test_the_command_ranks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         asked.append(of["job"])
         return table
 
-    opened: Any = type("Opened", (), {"store": store})()
-    monkeypatch.setattr(api, "open_job", lambda *_: opened)
-    monkeypatch.setattr(answering, "stored_plan", lambda _: plan)
+    opens(monkeypatch, plan, store)
     monkeypatch.setattr(measures, "measures", read)
     words = ["study", "select", "job.yaml", "--set", "by=logme", "--to", str(tmp_path / "out")]
     ran = CliRunner().invoke(app, words)

@@ -7,17 +7,14 @@ import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree
 
 import pandas
 import pytest
-from made_up_job import made
+from made_up_job import made, opens
 from study_frames import Frame
 from typer.testing import CliRunner
 
-from xstilts import api
-from xstilts.api import answers as answering
 from xstilts.cli.main import app
 from xstilts.errors import StoreError, UnknownName, XstiltsError
 from xstilts.report.studies import catalogue, hierarchy, pages, persistence
@@ -203,14 +200,7 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     gains = {("mnli", target): 0.15 for target in ("xnli", "panx", "tatoeba")}
     spoken = ("en", "de", "fr", "es", "bg", "ar", "hi", "th", "tr")
     plan, store = made(tmp_path, intermediates=rows, languages=spoken, gains=gains, seed_noise=0.01)
-
-    class Opened:
-        pass
-
-    opened: Any = Opened()
-    opened.store = store
-    monkeypatch.setattr(api, "open_job", lambda *_: opened)
-    monkeypatch.setattr(answering, "stored_plan", lambda _: plan)
+    opens(monkeypatch, plan, store)
     return Path(store.location) / "jobs" / plan["job"] / "studies"
 
 
