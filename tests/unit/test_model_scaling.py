@@ -92,5 +92,5 @@ def test_published_sizes_are_told_and_gains_are_refused() -> None:
     assert (sizes.family == "mT5").sum() == 5 and found.primary is not None and found.primary.p is None
     assert any(note.startswith("gains and relative error reduction: refused") for note in found.notes)
     assert found.to_json() and found.figures[0].chart.to_dict()
-    for said in ("n 6 models", "14 languages", "selection", "commit", "collapsed runs"):
+    for said in ("n 7 models", "14 languages", "selection", "commit", "collapsed runs"):
         assert said in found.caption

@@ -9,6 +9,7 @@ import sys
 from functools import cache
 from pathlib import Path
 
+import pandas
 import pytest
 from made_up_plan import Made
 
@@ -20,6 +21,8 @@ from xstilts.plan.graph import Plan
 from xstilts.plan.settle import settled
 from xstilts.plan.step import PredictBody, ScoreBody, TrainBody
 from xstilts.record.local import LocalStore
+from xstilts.report.published import published as papers
+from xstilts.report.studies.strata import STRATA, by_suites
 from xstilts.spec.load import load
 from xstilts.tasks import kinds, registry, suites
 
@@ -28,6 +31,8 @@ JOBS = sorted((REPO / "jobs").glob("*.yaml"))
 NAMES = (
     "cluster_look first_look main_grid mini_encoder mlm_look quickstart search translated with_mlm xtreme_r"
 )
+STUDIES = sorted((REPO / "jobs/studies").glob("*.yaml"))
+PARTS, SIZES = (64, 32, 16, 8, 4, 2, 1), ("base", "large", "xl", "xxl", "mbert")
 
 DIGESTS = """
 import json, pathlib, sys
@@ -42,7 +47,8 @@ print(json.dumps(found))
 
 def made_anew(name: str, chosen: Chosen | None = None) -> Plan:
     """The plan of a job where every data set and encoder is there."""
-    return expand(load(REPO / f"jobs/{name}.yaml").experiment, Made(), chosen)
+    folder = "jobs" if name in NAMES.split() else "jobs/studies"
+    return expand(load(REPO / f"{folder}/{name}.yaml").experiment, Made(), chosen)
 
 
 @cache
@@ -55,7 +61,7 @@ def test_there_are_no_others() -> None:
     assert [path.stem for path in JOBS] == NAMES.split()
 
 
-@pytest.mark.parametrize("path", JOBS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [*JOBS, *STUDIES], ids=lambda path: path.stem)
 def test_every_cell_of_the_table_is_filled(path: Path) -> None:
     experiment = load(path).experiment
     assert experiment.name == path.stem and experiment.question.endswith("?")
@@ -148,6 +154,61 @@ def test_main_grid_is_the_papers() -> None:
     rates = {(body.encoder is None, body.settings.learning_rate) for body in bodies if body.seed == 1}
     assert {rate for later, rate in rates if later} == {3e-6}, "the target phase"
     assert {body.seed for body in bodies} == {1, 2, 3}
+
+
+def trainings(name: str) -> set[str | None]:
+    """Keys of what a job trains."""
+    return {planned.key for planned in plan_of(name) if planned.kind == "train"}
+
+
+def test_data_scaling_differs_in_the_share_of_the_rows_alone() -> None:
+    """So that the encoder after `none` is trained once, and the whole data where main_grid trains them."""
+    wanted = {f"data_scaling_{part}" for part in PARTS}
+    made = {path.stem: load(path).experiment for path in STUDIES if path.stem in wanted}
+    assert set(made) == wanted
+    phases = {name: experiment.train.intermediate for name, experiment in made.items()}
+    assert {name: phase.fraction for name, phase in phases.items()} == {
+        f"data_scaling_{part}": 1 / part for part in PARTS
+    }
+    assert {phase.subset_seed for phase in phases.values()} == {0}, "nested"
+    apart = {"name", "question", "train"}
+    assert len({each.model_dump_json(exclude=apart) for each in made.values()}) == 1
+    assert len({phase.model_dump_json(exclude={"fraction", "tasks"}) for phase in phases.values()}) == 1
+    (shared,) = {frozenset(trainings("data_scaling_64") & trainings(f"data_scaling_{n}")) for n in PARTS[1:]}
+    assert len(shared) == 4 * 3, "four trained targets after none, three seeds"
+    assert trainings("data_scaling_1") <= trainings("main_grid")
+
+
+def test_model_scaling_differs_in_the_encoder_alone() -> None:
+    made = [load(REPO / f"jobs/studies/model_scaling_{size}.yaml").experiment for size in SIZES]
+    assert (
+        len({each.model_dump_json(exclude={"name", "question", "model", "execution"}) for each in made}) == 1
+    )
+    assert trainings("model_scaling_large") <= trainings("main_grid")
+    assert all(each.model and each.model.name in papers.parameters() for each in made)
+
+
+def test_the_other_studies_share_what_the_grids_train() -> None:
+    assert trainings("similarity") <= trainings("main_grid")
+    assert {planned.kind for planned in plan_of("similarity")} >= {"probe"}
+    assert trainings("xtreme_r") <= trainings("persistence")
+
+
+def test_persistence_has_every_stratum() -> None:
+    read = [
+        (body.task.name, rows.language)
+        for planned in plan_of("persistence")
+        if planned.step and isinstance(body := planned.step.body, ScoreBody)
+        for rows in body.rows
+    ]
+    table = pandas.DataFrame(list(dict.fromkeys(read)), columns=["target", "language"])
+    strata = by_suites(table, "xtreme", "xtreme-r")
+    assert {place: sorted(set(table.target[strata == place])) for place in STRATA} == {
+        "dropped tasks": ["bucc2018", "pawsx"],
+        "old languages": ["mlqa", "panx", "tatoeba", "tydiqa", "udpos", "xnli", "xquad"],
+        "new languages": ["panx", "tatoeba", "udpos", "xquad"],
+        "new tasks": ["lareqa", "mewslix", "xcopa"],
+    }
 
 
 def test_a_search_decides_every_step_and_not_the_plans_name() -> None:

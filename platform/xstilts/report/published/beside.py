@@ -29,8 +29,6 @@ COLUMNS = [
 """`why`: what keeps the row from being compared, "" where it is."""
 SHOWN = 6
 """Missing languages that a reason names."""
-OTHERS = {"bert-base-multilingual-cased": "mBERT"}
-"""Last part of a hub id -> the papers' name, of models whose size has no source here."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -219,7 +217,7 @@ def model_name(model: str) -> str:
     ids = {
         str(row.hub_id).rpartition("/")[2].lower(): str(row.model) for row in known.itertuples(index=False)
     }
-    return {**ids, **OTHERS}.get(plain, model)
+    return ids.get(plain, model)
 
 
 def _same_rows(target: str) -> bool:

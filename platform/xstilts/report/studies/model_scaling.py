@@ -149,7 +149,7 @@ def published() -> Answer:
             "gains and relative error reduction: refused, no published table has gains over `none` by size; "
             f"enough would be {ENOUGH}",
             "mT5-XXL was 75 % trained when this was printed",
-            "XLM-R: one size only by the same paper",
+            "XLM-R and mBERT: one size each by the same paper",
         ),
     )  # fmt: skip
 
