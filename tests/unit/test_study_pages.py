@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import shutil
+import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
@@ -50,12 +52,13 @@ def answers() -> dict[str, Answer]:
 def test_files_are_whole(answers: dict[str, Answer], name: str, tmp_path: Path) -> None:
     answer = answers[name]
     files = {file.name: file for file in pages.write(answer, tmp_path / "out")}
-    assert {"study.html", "study.svg", "study.png", "study.tex", "study.json"} <= set(files)
+    assert {"study.html", "study.svg", "study.png", "study.pdf", "study.tex", "study.json"} <= set(files)
     for table in answer.tables:
         assert list(pandas.read_csv(files[f"{table.name}.csv"]).columns) == list(table.data.columns)
     drawn = ElementTree.parse(files["study.svg"]).getroot()
     assert drawn.tag.endswith("svg") and len(list(drawn.iter("{http://www.w3.org/2000/svg}path"))) > 10
     assert files["study.png"].read_bytes().startswith(b"\x89PNG")
+    assert files["study.pdf"].read_bytes().startswith(b"%PDF")
     words = json.loads(files["study.json"].read_text(encoding="utf-8"))
     assert words["primary"]["p"] == answer.primary.p and words["sentence"] == answer.sentence  # type: ignore[union-attr]
     latex = files["study.tex"].read_text(encoding="utf-8")
@@ -65,7 +68,7 @@ def test_files_are_whole(answers: dict[str, Answer], name: str, tmp_path: Path) 
     assert latex.count("commit abc1234") == floats, "no table and no figure without its caption"
     body = [line for line in latex.splitlines() if not line.startswith("%")]
     assert body[0] == pages._escaped(answer.sentence), "the sentence is printed, not a comment"
-    drawn_files = re.findall(r"\\includegraphics\[width=\\linewidth\]\{([^}]+)\}", latex)
+    drawn_files = re.findall(r"\\includegraphics\[[^\]]+\]\{([^}]+)\}", latex)
     assert len(drawn_files) == len(answer.figures) and set(drawn_files) <= set(files)
     for printed in (files["study.svg"].read_text(encoding="utf-8"),):
         assert "commit abc1234" in _text(printed) and "collapsed runs" in _text(printed)
@@ -107,6 +110,36 @@ def test_what_comes_from_outside_is_escaped(answers: dict[str, Answer], tmp_path
     latex = pages.latex(answer)
     assert r"50\% of \$x\_1\$" in latex and "$<$0.0001" in latex
     pages.write(answer, tmp_path)
+
+
+def test_a_wide_table_has_its_main_columns_on_paper_and_a_long_one_is_broken_over_pages(
+    answers: dict[str, Answer],
+) -> None:
+    wide = pandas.DataFrame([range(12)], columns=[f"c{n}" for n in range(12)])
+    long = pandas.DataFrame({"language": [f"l{n}" for n in range(pages.LONGEST + 1)]})
+    tables = (Table("wide", "Wide", wide), Table("long", "Long", long))
+    latex = pages.latex(dataclasses.replace(answers["hierarchy"], tables=tables))
+    assert "c7" in latex and "c8" not in latex and "Wide (4 more columns in wide.csv)" in latex
+    assert latex.count(r"\begin{table}") == 1 and latex.count(r"\begin{longtable}") == 1
+    assert latex.count(r"l30 \\") == 1 and latex.count("commit abc1234") == 2 + len(
+        answers["hierarchy"].figures
+    )
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex on this machine")
+@pytest.mark.parametrize("name", ["hierarchy", "persistence"])
+def test_latex_takes_it(answers: dict[str, Answer], name: str, tmp_path: Path) -> None:
+    rows = pandas.concat([answers[name].tables[0].data.iloc[:, :3]] * 30)
+    many = dataclasses.replace(answers[name].tables[0], name="many", data=rows)
+    answer = dataclasses.replace(answers[name], tables=(*answers[name].tables, many))
+    pages.write(answer, tmp_path)
+    preamble = r"\documentclass{article}\usepackage{booktabs,graphicx,longtable}"
+    words = preamble + r"\begin{document}\input{study.tex}\end{document}"
+    (tmp_path / "paper.tex").write_text(words, encoding="utf-8")
+    made = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"]
+    done = subprocess.run(made, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert "Overfull" not in done.stdout and "Float too large" not in done.stdout
 
 
 def test_a_printed_figure_carries_its_caption_in_lines(answers: dict[str, Answer]) -> None:

@@ -2,7 +2,8 @@
 
 study.html              sentence, table, figures with filters; Vega is in it, and a policy forbids loading
 study.svg, study.png    the first figure; others under their own names; the caption stands over each
-study.tex               the sentence, every table with booktabs, and every figure: the PNG beside it
+study.tex               the sentence, every table with booktabs, and every figure, captions under them
+study.pdf               the figure that study.tex includes, bare
 <table>.csv, study.json the numbers
 """
 
@@ -32,7 +33,11 @@ from xstilts.report.studies import catalogue
 from xstilts.report.studies.answer import LEAST_P, Answer, Figure, Table
 
 WIDEST = 8
-"""Columns of a table in a terminal."""
+"""Columns of a table in a terminal and on paper; the first are the main ones, and the CSV has all."""
+LONGEST = 30
+"""Rows of a table that fit on a page of paper; what is longer is broken over pages."""
+FITTING = r"width=\linewidth,height=0.6\textheight,keepaspectratio"
+"""Of a figure on paper: the rest of the page is its caption's."""
 SCALE = 2.0
 """Pixels of study.png for one of the figure."""
 LETTER = 6.0
@@ -100,6 +105,7 @@ def write(answer: Answer, folder: Path) -> list[Path]:
         name = _file(at, figure)
         files[f"{name}.svg"] = svg(figure, answer.caption).encode()
         files[f"{name}.png"] = png(figure, answer.caption)
+        files[f"{name}.pdf"] = pdf(figure)
     files["study.tex"] = latex(answer).encode()
     files |= {f"{table.name}.csv": table.data.to_csv(index=False).encode() for table in answer.tables}
     files["study.json"] = json.dumps(answer.to_json(), indent=1, ensure_ascii=False).encode()
@@ -155,6 +161,12 @@ def png(figure: Figure, caption: str = "") -> bytes:
     return data
 
 
+def pdf(figure: Figure) -> bytes:
+    """The figure alone, for LaTeX, which takes no SVG and sets the caption itself."""
+    data: bytes = vl_convert.vegalite_to_pdf(specification(figure), config=theme(dark=False))
+    return data
+
+
 def _captioned(figure: Figure, caption: str) -> dict[str, Any]:
     """The figure's words with its title, and the caption as lines under it: a file that leaves the page says
     of itself what n, seeds, split and selection it is of. Lines are as long as the figure is wide, which is
@@ -206,38 +218,90 @@ def theme(dark: bool) -> dict[str, Any]:
 
 
 def latex(answer: Answer) -> str:
-    """The sentence as a paragraph, every table as a `table` with booktabs rules and every figure as a
-    `figure` of its PNG, each under the caption that it must not go without."""
-    parts = [r"% \usepackage{booktabs,graphicx}", _escaped(answer.sentence), ""]
+    """The sentence as a paragraph, every table with booktabs rules and every figure as a `figure` of its PDF,
+    each under the caption that it must not go without."""
+    parts = [r"% \usepackage{booktabs,graphicx,longtable}", _escaped(answer.sentence), ""]
     for table in answer.tables:
-        columns = [str(name) for name in table.data.columns]
-        align = "".join("r" if _numeric(table, name) else "l" for name in columns)
-        lines = [
-            " & ".join(_escaped(shown(name, value)) for name, value in zip(columns, row, strict=True))
-            for row in table.data.itertuples(index=False, name=None)
-        ]
-        parts += [
-            r"\begin{table}",
-            r"\centering",
-            rf"\begin{{tabular}}{{{align}}}",
-            r"\toprule",
-            " & ".join(_escaped(name) for name in columns) + r" \\",
-            r"\midrule",
-            *(line + r" \\" for line in lines),
-            r"\bottomrule",
-            r"\end{tabular}",
-            *_under(answer, f"tab:{answer.study}-{table.name}", table.title, table.note),
-            r"\end{table}",
-        ]
+        parts += _long(answer, table) if len(table.data) > LONGEST else _short(answer, table)
     for at, figure in enumerate(answer.figures):
         parts += [
             r"\begin{figure}",
             r"\centering",
-            rf"\includegraphics[width=\linewidth]{{{_file(at, figure)}.png}}",
+            rf"\includegraphics[{FITTING}]{{{_file(at, figure)}.pdf}}",
             *_under(answer, f"fig:{answer.study}-{figure.name}", figure.title, figure.note),
             r"\end{figure}",
         ]
     return "\n".join(parts) + "\n"
+
+
+def _short(answer: Answer, table: Table) -> list[str]:
+    """A table that floats, no wider than the text."""
+    align, head, lines = _cells(table)
+    return [
+        r"\begin{table}",
+        r"\centering",
+        r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
+        rf"\begin{{tabular}}{{{align}}}",
+        r"\toprule",
+        head,
+        r"\midrule",
+        *lines,
+        r"\bottomrule",
+        r"\end{tabular}}",
+        *_under(answer, *_of(answer, table)),
+        r"\end{table}",
+    ]
+
+
+def _long(answer: Answer, table: Table) -> list[str]:
+    """A table that is broken over pages, in small letters, under its caption."""
+    align, head, lines = _cells(table)
+    caption, label = _under(answer, *_of(answer, table))
+    return [
+        r"{\scriptsize\setlength{\tabcolsep}{3pt}",
+        rf"\begin{{longtable}}{{{align}}}",
+        rf"{caption}{label} \\",
+        r"\toprule",
+        head,
+        r"\midrule",
+        r"\endfirsthead",
+        r"\toprule",
+        head,
+        r"\midrule",
+        r"\endhead",
+        r"\bottomrule",
+        r"\endfoot",
+        *lines,
+        r"\end{longtable}}",
+    ]
+
+
+def _cells(table: Table) -> tuple[str, str, list[str]]:
+    """How columns are aligned, the row of names, and the rows."""
+    columns = _main(table)
+    align = "".join("r" if _numeric(table, name) else "l" for name in columns)
+    lines = [
+        " & ".join(_escaped(shown(name, value)) for name, value in zip(columns, row, strict=False)) + r" \\"
+        for row in table.data.itertuples(index=False, name=None)
+    ]
+    return align, " & ".join(_escaped(name) for name in columns) + r" \\", lines
+
+
+def _of(answer: Answer, table: Table) -> tuple[str, str, str]:
+    """Label, title and note of a table on paper."""
+    return f"tab:{answer.study}-{table.name}", _titled(table), table.note
+
+
+def _main(table: Table) -> list[str]:
+    """The columns that are shown where there is no room for all."""
+    return [str(name) for name in table.data.columns][:WIDEST]
+
+
+def _titled(table: Table) -> str:
+    """The title where only the main columns are shown."""
+    more = len(table.data.columns) - WIDEST
+    what = "column" if more == 1 else "columns"
+    return f"{table.title} ({more} more {what} in {table.name}.csv)" if more > 0 else table.title
 
 
 def _under(answer: Answer, label: str, title: str, note: str) -> list[str]:
@@ -259,13 +323,10 @@ def terminal(answer: Answer) -> RenderableType:
             parts.append(Text(f"{what}: {test.name}: {test.text}"))
     for table in answer.tables[:1]:
         drawn = Shown(
-            title=table.title, caption=f"{table.note}\n{answer.caption}", title_justify="left",
+            title=_titled(table), caption=f"{table.note}\n{answer.caption}", title_justify="left",
             caption_justify="left",
         )  # fmt: skip
-        columns = [str(name) for name in table.data.columns][:WIDEST]
-        more = len(table.data.columns) - len(columns)
-        if more:
-            drawn.title = f"{table.title} ({more} more columns in {table.name}.csv)"
+        columns = _main(table)
         for name in columns:
             drawn.add_column(Text(name), justify="right" if _numeric(table, name) else "left")
         for row in table.data.itertuples(index=False, name=None):
