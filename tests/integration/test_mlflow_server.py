@@ -11,6 +11,7 @@ import math
 import os
 import re
 import signal
+import statistics
 import subprocess
 import sys
 import threading
@@ -35,8 +36,9 @@ from proxy import Proxy, Rule  # noqa: E402
 
 pytestmark = [pytest.mark.slow, pytest.mark.s3]
 
-SLOW_CALL = 0.5
-"""Seconds that no call may take on a machine where other processes have their turns too."""
+MOST_CALLS, ANY_CALL = 0.001, 3.0
+"""Seconds that half of the calls and any one may take: a machine has stood still for 0.8 s, and who waited
+for a server that is down, hangs or starts would wait longer than 3 s."""
 
 
 @pytest.fixture(scope="module")
@@ -67,15 +69,14 @@ class Job:
     def __init__(self, server: str, name: str, steps: int = 3) -> None:
         self.view = LiveView(server, None, name)
         self.server, self.name = server, name
-        self.slowest, self.calls = 0.0, 0
+        self.times: list[float] = []
         self.steps = [f"t--{number}" for number in range(steps)]
         self.sent = 0
 
     def call(self, method: str, *words: Any) -> None:
         began = time.perf_counter()
         getattr(self.view, method)(*words)
-        self.slowest = max(self.slowest, time.perf_counter() - began)
-        self.calls += 1
+        self.times.append(time.perf_counter() - began)
 
     def begin(self) -> None:
         self.call("job_started", {"digest": "d1", "model": "mini"}, {"seeds": "[1]"})
@@ -106,7 +107,11 @@ class Job:
             found = curve(self.server, runs[f"train {key}"], "loss")
             assert found == [(step, 1.0 / (step + 1)) for step in range(self.sent)]
             assert curve(self.server, runs[f"train {key}"], "final/loss") == [(0, 0.1)]
-        assert self.slowest < SLOW_CALL
+        self.check_pace()
+
+    def check_pace(self) -> None:
+        """No call waited."""
+        assert statistics.median(self.times) < MOST_CALLS and max(self.times) < ANY_CALL
 
 
 class Before(Proxy):
@@ -235,7 +240,7 @@ def test_a_server_that_is_gone_for_good_is_a_sentence(server: str, stack: Stack)
     (note,) = job.end(3.0)
     assert time.monotonic() - began < 4.5
     assert "150 points and 5 events were not written; `xstilts export mlflow gone` rebuilds them" in note
-    assert job.slowest < SLOW_CALL
+    job.check_pace()
 
 
 def test_a_server_that_hangs_is_a_sentence_too(server: str, stack: Stack) -> None:
@@ -252,7 +257,7 @@ def test_a_server_that_hangs_is_a_sentence_too(server: str, stack: Stack) -> Non
     finally:
         stack.mlflow.send(signal.SIGCONT)
     assert "150 points and 9 events were not written" in note
-    assert job.slowest < SLOW_CALL
+    job.check_pace()
 
 
 def test_a_slow_server_slows_no_step(server: str, stack: Stack) -> None:

@@ -107,7 +107,7 @@ def test_a_disk_that_hangs_or_is_full_holds_up_nobody(small: None, monkeypatch: 
         began = time.perf_counter()
         waiting.add(point(number))
         slowest = max(slowest, time.perf_counter() - began)
-    assert slowest < 0.5
+    assert slowest < 5.0, "it hangs for 20 s"
     assert waiting.dropped == {"points": 2_000}
     hangs.set()
     time.sleep(0.1)

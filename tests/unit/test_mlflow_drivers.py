@@ -67,6 +67,21 @@ def test_runs_that_two_drivers_made_at_once_become_one(tmp_path: Path) -> None:
         assert runs_.step("t--1", "t", runs_.parent("d1", {}, 5_000), {}, 1).id == runs["t"].info.run_id
 
 
+def test_what_was_hung_under_a_run_that_is_gone_comes_under_the_one_that_stays(tmp_path: Path) -> None:
+    """The slower driver did not hear that its parent was merged; MLflow takes runs under a deleted one."""
+    uri, root = database(tmp_path)
+    one, two = twice(uri, root)
+    gone = two.parent("d1", {}, 1_001)
+    one.settle()
+    late = two.step("job@d1/none > panx", "none > panx", gone, {"kind": "cell"}, 1_010)
+    assert late.tags[PARENT] == gone.id
+    two.settle()
+    runs = runs_of(uri, "job")
+    stays = runs.pop("job").info.run_id
+    assert stays != gone.id and set(runs) == {"t", "none > xnli", "none > panx", "u"}
+    assert {run.data.tags[PARENT] for run in runs.values()} == {stays}
+
+
 def test_a_driver_whose_run_was_merged_away_goes_on_in_the_other(tmp_path: Path) -> None:
     uri, root = database(tmp_path)
     first = Runs(uri, root, "job")

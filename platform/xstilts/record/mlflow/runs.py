@@ -285,6 +285,7 @@ class Runs:
         MLflow cannot make a run unless there is one. So two drivers may each find none and make one; whoever
         looks later merges them, and all choose the same one to stay.
         """
+        self._adopt()
         self.forget()
         same: dict[tuple[str, str], list[Run]] = defaultdict(list)
         for run in (run for runs in self._runs().values() for run in runs):
@@ -295,6 +296,20 @@ class Runs:
                 merge(self._client, stays, other)
         if any(len(twins) > 1 for twins in same.values()):
             self.forget()
+
+    def _adopt(self) -> None:
+        """Hangs runs whose parent is gone under the run that stays: another driver merged the parent before
+        they were made, and MLflow takes a run under a deleted one."""
+        from mlflow.exceptions import MlflowException
+
+        self.forget()
+        every = [run for runs in self._runs().values() for run in runs]
+        there = {run.id for run in every}
+        for orphan in (run for run in every if run.tags.get(PARENT, run.id) not in there):
+            with contextlib.suppress(MlflowException):  # deleted for good: nothing is known of it
+                gone = self._client.get_run(orphan.tags[PARENT])
+                for stays in self._runs().get(gone.data.tags.get("key", ""), [])[:1]:
+                    self.tag(orphan, {PARENT: stays.id})
 
     def forget(self) -> None:
         """Reads the runs anew next time: after a failure a request may have arrived all the same."""
