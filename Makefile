@@ -10,7 +10,7 @@ STAMP := $(VENV)/.installed
 PYTHON ?= $(shell for each in python3.11 python3 python3.12 python3.13; do \
 	$$each -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$each && break; done)
 
-# Files of tests at a time: the long ones mostly wait, for clusters to come up and for nodes to be lost.
+# Files of tests at a time, in their order: the long ones, first, mostly wait for clusters and for nodes to be lost.
 AT_ONCE ?= 2
 
 .PHONY: quickstart test check bench format venv clean
@@ -20,7 +20,7 @@ quickstart: $(STAMP)
 
 test: $(STAMP)
 	@bash .ci/packages
-	$(BIN)/pytest --numprocesses $(AT_ONCE) --dist loadfile
+	$(BIN)/pytest --numprocesses $(AT_ONCE) --dist loadfile --no-loadscope-reorder
 
 check: $(STAMP)
 	$(BIN)/ruff check .
