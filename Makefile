@@ -10,7 +10,7 @@ STAMP := $(VENV)/.installed
 PYTHON ?= $(shell for each in python3.11 python3 python3.12 python3.13; do \
 	$$each -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$each && break; done)
 
-# Files of tests at a time, in their order: the long ones, first, mostly wait for clusters and for nodes to be lost.
+# Files of tests at a time: the long ones, which come first, mostly wait for clusters and lost nodes.
 AT_ONCE ?= 2
 
 .PHONY: quickstart test check bench format venv clean
