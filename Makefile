@@ -10,9 +10,6 @@ STAMP := $(VENV)/.installed
 PYTHON ?= $(shell for each in python3.11 python3 python3.12 python3.13; do \
 	$$each -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$each && break; done)
 
-# Files of tests at a time: the long ones, which come first, mostly wait for clusters and lost nodes.
-AT_ONCE ?= 2
-
 .PHONY: quickstart test check bench format venv clean
 
 quickstart: $(STAMP)
@@ -20,7 +17,7 @@ quickstart: $(STAMP)
 
 test: $(STAMP)
 	@bash .ci/packages
-	$(BIN)/pytest --numprocesses $(AT_ONCE) --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest
 
 check: $(STAMP)
 	$(BIN)/ruff check .
