@@ -34,12 +34,18 @@ class UnknownName(XstiltsError):
 
     @classmethod
     def among(
-        cls, kind: str, name: str, known: Iterable[str], listing: str, where: tuple[str | int, ...] = ()
+        cls,
+        kind: str,
+        name: str,
+        known: Iterable[str],
+        listing: str | None = None,
+        where: tuple[str | int, ...] = (),
     ) -> Self:
-        """`listing` is what to type to see all of them, e.g. "xstilts tasks"."""
-        near = difflib.get_close_matches(name, list(known), n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"`{listing}` shows them all"
-        return cls(f"no {kind} named {name!r}", hint, where)
+        """`listing` is what to type to see all of them, e.g. "xstilts tasks"; without one they are named."""
+        names = list(known)
+        near = difflib.get_close_matches(name, names, n=1)
+        every = f"`{listing}` shows them all" if listing else f"choose among {', '.join(names)}"
+        return cls(f"no {kind} named {name!r}", f"did you mean {near[0]!r}?" if near else every, where)
 
 
 class DataError(XstiltsError):

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from xstilts import api
 from xstilts.cli.main import app
-from xstilts.errors import UnknownName
+from xstilts.errors import UnknownName, XstiltsError
 from xstilts.report.frame import COLUMNS
 from xstilts.report.published import beside
 from xstilts.report.published import published as papers
@@ -119,4 +119,10 @@ def test_the_command_writes_what_it_says(tmp_path: Path, monkeypatch: pytest.Mon
     told = json.loads(run.stdout)
     assert told["incomplete"] and told["compared"] == 0 and told["with"] == "phang2020"
     assert len(pandas.read_csv(tmp_path / "all.csv")) == len(told["rows"]) > 5
+    for to, said in (
+        (str(tmp_path), "cannot be written"), (str(tmp_path / "no" / "all.csv"), "in a folder that is there"),
+        ("", "empty"), ("s3://bucket/all.csv", "an address"),
+    ):  # fmt: skip
+        problem = CliRunner().invoke(app, ["compare", "job.yaml", "--to", to]).exception
+        assert isinstance(problem, XstiltsError) and said in str(problem), (to, problem)
     assert "Nothing of this job" in CliRunner().invoke(app, ["compare", "job.yaml"]).stdout

@@ -147,6 +147,24 @@ def test_being_better_in_english_alone_is_told_apart() -> None:
     assert found.robustness.interval is not None and found.robustness.interval.side == 0
 
 
+def test_a_verdict_that_the_robustness_check_does_not_bear_out_says_so() -> None:
+    random = numpy.random.default_rng
+    odd = answered(simulated(random(5), -1.2, better=1.2, size=(300, 2, 4)))
+    assert odd.verdict == consistency.MORE
+    assert "which does not bear out 'more lost'" in odd.sentence
+    same, borne = answered(simulated(random(1))), answered(simulated(random(3), 1.2, size=(300, 2, 5)))
+    assert same.verdict == consistency.SAME and borne.verdict == consistency.FEWER
+    assert all("bear out" not in one.sentence and "near chance" not in one.sentence for one in (same, borne))
+
+
+def test_a_base_near_chance_is_in_the_sentence() -> None:
+    one = simulated(numpy.random.default_rng(14), size=(90, 1, 3))
+    right = one.right.copy()
+    right[0] = numpy.arange(90) % 3 == 0
+    found = answered(replace(one, right=right))
+    assert "`none` is near chance in English on xnli, where it has little to lose." in found.sentence
+
+
 def test_a_row_that_guesses_is_named() -> None:
     """One label for everything is right in all languages alike: kappa 1, nothing lost, nothing known."""
     one = simulated(numpy.random.default_rng(14), rows=("none", "mnli", "ccg"), size=(90, 1, 3))

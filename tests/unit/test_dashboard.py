@@ -264,6 +264,7 @@ def test_a_job_with_nothing_yet_has_both_pages(tmp_path: Path) -> None:
         transfer_page = get(dashboard, "transfer/made_up").text
     assert found["state"] == "waiting" and found["scored"] == 0 and found["seconds_left"] is None
     assert "No cell has a score yet" in transfer_page
+    assert "compared with <code>none</code> yet" in transfer_page and "`" not in transfer_page
 
 
 def test_the_plan_driven_last_is_shown(half: Half) -> None:

@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 from study_frames import Frame
 
-from xstilts.errors import UnknownName
+from xstilts.errors import UnknownName, XstiltsError
 from xstilts.report.studies import hierarchy, ranks
 from xstilts.report.studies.answer import REFUSED, TooLittle
 from xstilts.report.studies.catalogue import run
@@ -198,6 +198,41 @@ def test_partitions_are_counted_by_hand() -> None:
     assert len(hierarchy.measure(frame.gains(1), permutations=50).groups) == 2
 
 
+@pytest.mark.parametrize(
+    ("by", "said"),
+    [
+        ("near=de+fr far=ta+eg", "no language with zero-shot gains named 'eg'"),
+        ("near=de+fr far=ta+en", "no language with zero-shot gains named 'en'"),
+        ("near=de+fr far=ta+de", "names 'de' twice: put each language into one group"),
+        ("near=de+de far=ta+te", "names 'de' twice"),
+        ("families", "did you mean 'family'"),
+        ("resources", "choose among family, genus, script, tier"),
+    ],
+)
+def test_groups_by_hand_are_of_languages_that_have_gains(by: str, said: str) -> None:
+    with pytest.raises(XstiltsError, match=said):
+        hierarchy.measure(SMALL.gains(1), by, permutations=50)
+
+
+def test_a_grouping_that_no_language_has_is_refused() -> None:
+    gains = SMALL.gains(1)
+    bare = dataclasses.replace(gains, table=gains.table.assign(tier=""))
+    with pytest.raises(TooLittle, match="no language of these jobs has a tier"):
+        hierarchy.measure(bare, "tier", 100)
+
+
+def test_groups_are_kept_with_their_languages() -> None:
+    by = "near=de+es+fr+nl far=ta+te+hi+bn"
+    answer = hierarchy.answer(dataclasses.replace(SMALL, targets={"panx": TWO["panx"]}).gains(1), by, 100, 2)
+    assert answer.facts["groups"] == {"far": ["bn", "hi", "ta", "te"], "near": ["de", "es", "fr", "nl"]}
+    assert "groups by hand: far: bn hi ta te; near: de es fr nl" in answer.notes
+    (left,) = [note for note in answer.notes if note.startswith("left out, in no group: ")]
+    assert left.rpartition(": ")[2] == "ar he fi et id jv tr kk"
+    plain = hierarchy.answer(SMALL.gains(1), permutations=100, draws=2)
+    assert plain.facts["groups"]["Turkic"] == ["kk", "tr"]
+    assert not any(note.startswith(("groups by hand", "left out, in no")) for note in plain.notes)
+
+
 def test_the_bound_is_never_below_what_is_seen() -> None:
     """Also where what permutations leave is larger than that."""
     planted = {("mnli", "Turkic"): -4.0, ("ccg", "Turkic"): 4.0}
@@ -249,3 +284,25 @@ def test_a_difference_of_sizes_is_not_told_as_another_order() -> None:
     turned = numpy.where(mine[:, None], found.ranks.of_language[:, ::-1], found.ranks.of_language)
     other = dataclasses.replace(found, ranks=dataclasses.replace(found.ranks, of_language=turned))
     assert hierarchy._first(other).startswith("First are ")
+
+
+WEAK = {"panx": "de fr nl es tr kk az fi et hu", "xnli": "de fr es tr"}
+
+
+def wanting(frame: Frame, draw: int) -> tuple[float, str]:
+    found = hierarchy.measure(frame.gains(draw), permutations=200, seed=draw)
+    return found.whole.p, hierarchy._apart(found)
+
+
+def test_what_would_be_enough_is_more_of_what_there_is_too_little_of() -> None:
+    """Seeds cannot help where it is languages that differ, and the other way round."""
+    spoken = Frame(
+        rows=("mnli", "squad_v1", "ccg"), targets=WEAK, main={"mnli": 0.5}, language=2.0, run=0.1, seed=0.1
+    )
+    runs = dataclasses.replace(spoken, main={"mnli": 1.0}, language=0.1, run=1.0, seed=1.5)
+    said = [wanting(spoken, draw) for draw in range(6)]
+    unsure = [text for p, text in said if p >= 0.05]
+    assert unsure and not any("seeds of these languages" in text for text in unsure)
+    said = [wanting(runs, draw) for draw in range(6)]
+    unsure = [text for p, text in said if p >= 0.05]
+    assert unsure and not any("languages with these seeds" in text for text in unsure)

@@ -82,7 +82,8 @@ def test_languages_of_the_world_know_their_distance():
 
 
 @pytest.mark.parametrize(
-    ("typed", "said"), [("German", "'de'"), ("dee", "did you mean 'de'"), ("??", "xstilts tasks")]
+    ("typed", "said"),
+    [("German", "'de'"), ("dee", "did you mean 'de'"), ("??", "`xstilts tasks --json` shows")],
 )
 def test_an_unknown_language_says_what_to_write(typed, said):
     with pytest.raises(UnknownName, match=said):

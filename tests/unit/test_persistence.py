@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 
 import pytest
 from scipy import stats
 from study_frames import Frame
 
+from xstilts.errors import XstiltsError
 from xstilts.report.studies import persistence, strata
-from xstilts.report.studies.answer import REFUSED, TooLittle
+from xstilts.report.studies.answer import REFUSED, TooLittle, p_value
 from xstilts.report.studies.catalogue import options, run
 from xstilts.report.studies.crossed import Estimate, redraw
 
@@ -43,6 +45,22 @@ def contrasts(frame: Frame, seed: int, margin: float = 1.0) -> tuple[strata.Cont
     cells = strata.cells_of(table, frame.rows)
     again = redraw(cells.values, strata.each(cells), cells.fresh.astype(int), seed, draws=300)
     return strata.contrasts(cells, again, margin)
+
+
+def seeds_gone(*targets: str) -> Frame:
+    """Only the first seed of these was scored."""
+    gone = [(row, target, seed) for row in ("none", *PLAIN.rows) for target in targets for seed in (2, 3)]
+    return dataclasses.replace(PLAIN, missing=tuple(gone))
+
+
+def test_one_seed_of_new_tasks_is_no_evidence_of_them() -> None:
+    with pytest.raises(TooLittle, match="new tasks: 1 seed of every row") as refused:
+        persistence.answer(seeds_gone("xcopa", "lareqa").gains(1), draws=100)
+    assert "2 more, 3 in all" in refused.value.remedy
+    answer = persistence.answer(seeds_gone("lareqa").gains(1), draws=100)
+    assert "fewer than 3 seeds, shown and in no contrast: lareqa (new tasks)" in answer.notes
+    tasks = answer.tables[1].data.set_index("task")
+    assert math.isnan(tasks.loc["lareqa", "low"]) and not math.isnan(tasks.loc["xcopa", "low"])
 
 
 NOISE = {
@@ -168,6 +186,70 @@ def test_strata_of_other_tasks_are_named() -> None:
     assert (
         ("new tasks", "xnli") in told and ("new languages", "panx") in told and answer.facts["margin"] == 0.5
     )
+
+
+def test_a_check_by_genera_that_does_not_bear_it_out_is_said() -> None:
+    found = contrasts(lower(tasks=6.0, language=0.3, run=0.2, seed=0.2), 1)
+    none = [dataclasses.replace(one, difference=Estimate(0.0, 9.0, 5.0, 9.0, 0.0)) for one in found]
+    assert "that is not shown" in persistence._related(none, 1.0, persistence.LESS)
+    assert persistence._related(found, 1.0, persistence.LESS) == ""
+    assert persistence._related((), 1.0, persistence.LESS) == ""
+    assert persistence._related(none, 1.0, persistence.OPEN) == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ({"new_tasks": ("xnly",)}, "no task with zero-shot gains named 'xnly': did you mean 'xnli'"),
+        ({"dropped": ("zz", "xnli")}, "named 'zz': choose among pawsx, xnli, panx"),
+        ({"new_languages": ("de", "fy")}, "no language with zero-shot gains named 'fy'"),
+        ({"new_tasks": ("xnli", "xnli")}, "new_tasks names 'xnli' twice: name each task once"),
+        ({"new_tasks": ("xnli",), "dropped": ("xnli",)}, "new_tasks and dropped names 'xnli' twice"),
+        ({"new_languages": ("de", "de")}, "new_languages names 'de' twice"),
+    ],
+)
+def test_strata_are_of_what_has_gains(words: dict[str, tuple[str, ...]], said: str) -> None:
+    with pytest.raises(XstiltsError, match=said):
+        persistence.answer(PLAIN.gains(1), draws=200, **words)  # type: ignore[arg-type]
+
+
+def test_strata_are_kept_with_their_tasks_and_languages() -> None:
+    words = {"new_tasks": ("xcopa",), "new_languages": ("qu", "pl", "uk"), "dropped": ("pawsx",)}
+    found = run("persistence", PLAIN.gains(1), {**words, "draws": 200}).to_json()["facts"]
+    assert found["options"] == {
+        "margin": 1.0, "old": "xtreme", "new": "xtreme-r", "draws": 200,
+        "new_tasks": ["xcopa"], "new_languages": ["qu", "pl", "uk"], "dropped": ["pawsx"],
+    }  # fmt: skip
+    assert found["strata"]["new tasks"] == {"xcopa": sorted(TASKS["xcopa"].split())}
+    assert found["strata"]["new languages"]["panx"] == ["pl", "qu", "uk"]
+    assert list(found["strata"]["dropped tasks"]) == ["pawsx"]
+    assert "panx" in found["strata"]["old languages"] and json.dumps(found)
+
+
+def test_own_strata_that_are_too_few_are_refused_with_the_jobs_own_tasks() -> None:
+    gains = dataclasses.replace(PLAIN, targets={"xnli": TASKS["xnli"], "panx": "de fr he"}).gains(1)
+    for words, missing in (
+        ({"dropped": ("xnli",)}, "neither a new task nor a new language is named"),
+        ({"new_tasks": ("xnli", "panx")}, "no old task or language is left"),
+    ):
+        refused = run("persistence", gains, words).refused
+        assert missing in refused and "from among xnli panx and ar bg de" in refused
+        assert "XCOPA" not in refused and "XTREME" not in refused
+    other = dataclasses.replace(PLAIN, targets={"world_nli": "w1 w2 w3 w4"}).gains(1)
+    assert "--set new_tasks= and new_languages=, from among world_nli" in run("persistence", other).refused
+
+
+def test_what_decides_that_a_gain_does_not_persist_is_printed() -> None:
+    answer = persistence.answer(lower(tasks=6.0, language=0.3, run=0.2, seed=0.2).gains(1), draws=300)
+    assert answer.verdict == persistence.LESS and answer.primary is not None
+    assert (answer.primary.p or 0) > 0.5 and "of non-inferiority" in answer.primary.text
+    low = answer.tables[0].data["p (lower)"].min()
+    assert low == pytest.approx(1 - answer.primary.p, abs=1e-9) and low < 0.0125
+    shown = f"for new tasks against old ones (one-sided {p_value(low)}, below 0.0125)"
+    assert f"lower by more than 1 {shown}" in answer.sentence
+    note = answer.tables[0].note
+    assert "of a difference as high as this where the new gain is lower by the margin" in note
+    assert "p (lower)" in note and "0.0125" in note
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,9 @@ def test_a_job_says_it_pair_by_pair() -> None:
 def test_one_seed_has_no_spread() -> None:
     with pytest.raises(TooLittle, match="no pair of tasks has two seeds"):
         power.of_gains(Frame(seeds=(1,)).gains(1), gain=1.0)
+    half = Frame(seeds=(1, 2), missing=tuple(("none", target, 2) for target in Frame().targets))
+    with pytest.raises(TooLittle, match="62 scores are still missing: .*`xstilts run JOB` makes.*two seeds"):
+        power.of_gains(half.gains(1), gain=1.0)
 
 
 @pytest.mark.parametrize(

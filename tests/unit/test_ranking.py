@@ -183,6 +183,10 @@ def test_the_command_ranks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def test_what_cannot_be_read_is_told() -> None:
     with pytest.raises(UnknownName, match="did you mean 'logme'"):
         ranking.answer(simulated(), measures=measured(planted, "logme"), by="logmee")
+    with pytest.raises(UnknownName, match="named 'zz': choose among logme$"):
+        ranking.answer(simulated(), measures=measured(planted, "logme"), by="zz")
+    with pytest.raises(TooLittle, match="`probe: {}` for all"):
+        ranking.answer(simulated(), measures=measured(planted, "cka").assign(target=""))
     with pytest.raises(XstiltsError, match="lacks value"):
         ranking.answer(simulated(), measures=measured(planted, "logme").drop(columns="value"))
 

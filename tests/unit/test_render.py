@@ -11,8 +11,11 @@ import pytest
 from made_up_job import made
 
 from xstilts.errors import StoreError
-from xstilts.report import figures, render
+from xstilts.report import figures, render, verdict
 from xstilts.report.figures import DEEPEST, Axis
+from xstilts.report.transfer import transfer
+from xstilts.report.verdict import Finding
+from xstilts.tasks import languages
 
 VOID = {"meta", "link", "br", "hr", "img", "input", "line", "circle"}
 
@@ -104,6 +107,59 @@ def test_an_axis_holds_its_values_within_0_to_100(values: list[float]) -> None:
     assert scale is not None and 0 <= scale.low <= min(values) and max(values) <= scale.high <= 100
     assert 2 <= len(scale.ticks) <= 7 and scale.ticks[0] == scale.low and scale.ticks[-1] == scale.high
     assert all(0 <= scale.at(value) <= 100 for value in values)
+
+
+def test_a_mean_that_seeds_leave_open_is_hatched_and_called_unsure(tmp_path: Path) -> None:
+    plan, store = made(tmp_path, gains={("mnli", "xnli"): 0.08}, seed_noise=0.08)
+    result = transfer(plan, store, resamples=1000, families=True)
+    cell = result.cell("mnli", "xnli")
+    assert cell is not None and verdict.verdict(cell).finding is Finding.UNSURE and cell.main.side == 1
+    tile = figures.tile(cell, cell.main, 10.0)
+    assert tile is not None and not tile.clear and "unsure" in tile.notes
+    assert f"unsure, other seeds may differ: {cell.main.seeds}" in tile.title
+    for line in cell.families:
+        shown = figures.tile(cell, line, 10.0)
+        sure = verdict.finding_of(cell, line) in (Finding.HELPED, Finding.HURT)
+        assert shown is not None and shown.clear is sure, line.name
+    for line in cell.languages:
+        shown = figures.tile(cell, line, 10.0)
+        assert shown is not None and shown.clear is (line.side != 0), "as the verdict counts languages"
+    page = render.page(result, "here")
+    assert re.search(r'class="tile gain unclear"[^>]*unsure[^>]*><b>[^<]*</b><small>.*?<em>unsure</em>', page)
+
+
+def test_what_is_hatched_is_what_the_sentence_cannot_tell(tmp_path: Path) -> None:
+    plan, store = made(tmp_path, gains={("mnli", "xnli"): 0.3, ("mnli", "panx"): -0.1}, seed_noise=0.05)
+    result = transfer(plan, store, resamples=1000)
+    tiles = [figures.tile(cell, cell.main, 10.0) for cell in result.compared]
+    open_ = sum(not tile.clear for tile in tiles if tile)
+    assert 0 < open_ < len(tiles) and f"for {open_} the data cannot tell" in verdict.sentence(result)
+
+
+def test_languages_of_a_plot_stand_by_family(tmp_path: Path) -> None:
+    plan, store = made(
+        tmp_path, seeds=(1,), languages=("en", "ar", "de", "sw", "fr", "he"), targets=("panx",)
+    )
+    result = transfer(plan, store, resamples=200)
+    for plot in figures.lollipops(result):
+        assert plot.families[0][0] == "Indo-European" and plot.strips[0].language == "en"
+        assert len({family for family, _ in plot.families}) == len(plot.families) > 1
+        for family, strips in plot.families:
+            codes = [strip.language for strip in strips]
+            assert {languages.of(code).family for code in codes} == {family}
+            assert codes == sorted(codes, key=result.languages.index)
+    page = render.page(result, "here")
+    assert page.count('<div class="kin" data-family="Indo-European"><p>Indo-European</p>') == len(
+        figures.lollipops(result)
+    )
+
+
+def test_backticks_are_code_and_the_finding_stands_before_the_numbers(tmp_path: Path) -> None:
+    _, page = written(tmp_path, unfinished=tuple(f"score-xnli-s{seed}" for seed in (1, 2, 3)))
+    own = re.sub(r"<(style|script)>.*?</\1>", "", page, flags=re.DOTALL)
+    assert "`" not in own and "no run of <code>none</code>" in own
+    assert own.index('class="what">finding</th>') < own.index('class="n">score</th>')
+    assert render.marked("a `b` <c>") == "a <code>b</code> &lt;c&gt;"
 
 
 def test_positions_stay_inside_the_figure() -> None:

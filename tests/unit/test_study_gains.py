@@ -87,6 +87,20 @@ def test_the_caption_says_what_must_be_said() -> None:
     assert "collapsed runs 1 and 1 of none (kept)" in fallen.caption()
 
 
+def test_a_caption_is_of_what_was_analysed() -> None:
+    frame_ = Frame(collapsed=(("mnli", "xnli", 2), ("none", "xnli", 1), ("ccg", "panx", 3)))
+    found = frame_.gains(1)
+    table = found.zero_shot
+    used = table[(table.target == "xnli") & (table.intermediate == "mnli") & (table.seed < 3)]
+    said = found.caption(used)
+    assert f"n 1 intermediate task \u00d7 1 target \u00d7 {used.language.nunique()} languages" in said
+    assert "seeds 1, 2 " in said and "collapsed runs 1 and 1 of none (kept)" in said
+    alone = found.caption(table[(table.target == "panx") & (table.intermediate == "mnli")])
+    assert "collapsed runs 0" in alone, "that of another row is not behind these gains"
+    base = gains.of_frame(frame_.draw(1).query("intermediate == 'none'"))
+    assert "n 0 intermediate tasks" in base.caption()
+
+
 def _made(generator: numpy.random.Generator, languages: float, seeds: float, noise: float) -> numpy.ndarray:
     """(2 cells, 24 languages, 4 seeds): 12 languages in each cell; effects of language and seed."""
     values = generator.normal(0, languages, (24, 1)) + generator.normal(0, noise, (24, 4))

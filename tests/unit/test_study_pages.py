@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from xstilts.cli.main import app
 from xstilts.errors import StoreError, UnknownName, XstiltsError
-from xstilts.report.studies import catalogue, hierarchy, pages, persistence
+from xstilts.report.studies import catalogue, hierarchy, pages, persistence, tables
 from xstilts.report.studies.answer import Answer, Table, TooLittle, p_value, refusal
 
 NASTY = "a < b & `none` </script><script>alert(1)</script> 50% of $x_1$"
@@ -67,7 +67,7 @@ def test_files_are_whole(answers: dict[str, Answer], name: str, tmp_path: Path) 
     floats = len(answer.tables) + len(answer.figures)
     assert latex.count("commit abc1234") == floats, "no table and no figure without its caption"
     body = [line for line in latex.splitlines() if not line.startswith("%")]
-    assert body[0] == pages._escaped(answer.sentence), "the sentence is printed, not a comment"
+    assert body[1] == pages._escaped(answer.sentence), "the sentence is printed, not a comment"
     drawn_files = re.findall(r"\\includegraphics\[[^\]]+\]\{([^}]+)\}", latex)
     assert len(drawn_files) == len(answer.figures) and set(drawn_files) <= set(files)
     for printed in (files["study.svg"].read_text(encoding="utf-8"),):
@@ -130,7 +130,7 @@ def test_a_wide_table_has_its_main_columns_on_paper_and_a_long_one_is_broken_ove
 @pytest.mark.parametrize("name", ["hierarchy", "persistence"])
 def test_latex_takes_it(answers: dict[str, Answer], name: str, tmp_path: Path) -> None:
     rows = pandas.concat([answers[name].tables[0].data.iloc[:, :3]] * 30)
-    many = dataclasses.replace(answers[name].tables[0], name="many", data=rows)
+    many = Table("many", answers[name].tables[0].title, rows, answers[name].tables[0].note)
     answer = dataclasses.replace(answers[name], tables=(*answers[name].tables, many))
     pages.write(answer, tmp_path)
     preamble = r"\documentclass{article}\usepackage{booktabs,graphicx,longtable}"
@@ -163,10 +163,10 @@ def test_a_refusal_has_a_page_and_no_p(tmp_path: Path) -> None:
 
 
 def test_numbers_as_people_read_them() -> None:
-    assert [pages.shown("gain", value) for value in (-0.001, -1.5, float("nan"), None, 3, "x")] == [
+    assert [tables.shown("gain", value) for value in (-0.001, -1.5, float("nan"), None, 3, "x")] == [
         "0.00", "\u22121.50", "\u2013", "\u2013", "3", "x"
     ]  # fmt: skip
-    assert [pages.shown("p", value) for value in (0.0, 0.0004, 0.0312)] == ["<0.0001", "0.0004", "0.031"]
+    assert [tables.shown("p", value) for value in (0.0, 0.0004, 0.0312)] == ["<0.0001", "0.0004", "0.031"]
     assert (p_value(0.0), p_value(0.0312), p_value(0.0005)) == ("p < 0.0001", "p = 0.031", "p = 0.0005")
 
 
@@ -187,6 +187,66 @@ def test_words_become_options() -> None:
             catalogue.options("data_scaling", [word])
     with pytest.raises(UnknownName, match="hierarchy"):
         catalogue.options("hirarchy", [])
+
+
+def test_what_cannot_be_set_by_hand_is_no_option() -> None:
+    for study, word, said in (
+        ("hierarchy", "xyz=1", "named 'xyz': choose among by, permutations, draws, seed$"),
+        ("data_scaling", "xyz=1", "choose among seed$"),
+        ("consistency", "xyz=1", "choose among draws, seed$"),
+        ("model_scaling", "sizes=1", "sizes is not set by hand: it comes from the jobs"),
+        ("similarity", "measures=1", "not set by hand"),
+        ("similarity", "gains=1", "not set by hand"),
+    ):
+        with pytest.raises(XstiltsError, match=said):
+            catalogue.options(study, [word])
+
+
+def test_help_lists_the_options_of_every_study(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    told = CliRunner().invoke(app, ["study", "--help"]).output
+    for name in catalogue.STUDIES:
+        assert f"{name}: {catalogue.defaults(name)}" in told
+    assert "hierarchy: by=family permutations=2000 draws=200 seed=0" in told and "margin=1 " in told
+    assert "similarity: extra= seed=0 (with --published: extra)" in told
+    assert "fractions" not in told and "measures" not in told and "nested" not in told
+
+
+def test_options_are_kept_with_every_answer(tmp_path: Path) -> None:
+    answer = catalogue.run("hierarchy", PLAIN.gains(1), {"by": "script", "permutations": 100, "draws": 3})
+    pages.write(answer, tmp_path)
+    words = json.loads((tmp_path / "study.json").read_text(encoding="utf-8"))
+    assert words["facts"]["options"] == {"by": "script", "permutations": 100, "draws": 3, "seed": 0}
+    refused = catalogue.run("data_scaling", PLAIN.gains(1), {"fractions": {}, "nested": True})
+    assert refused.refused and refused.facts["options"] == {"seed": 0}
+    assert catalogue.published("similarity").facts["options"] == {"extra": []}
+
+
+@pytest.mark.parametrize("name", ["persistence", "data_scaling", "model_scaling", "hierarchy", "consistency"])
+def test_a_job_that_is_not_done_is_refused_with_what_is_missing(name: str) -> None:
+    """Nothing but `none` is scored yet, or nothing at all: what helps is to run the job."""
+    rows, targets = Frame().rows, Frame().targets
+    undone = tuple((row, target, seed) for row in rows for target in targets for seed in (1, 2, 3))
+    for more in ((), tuple(("none", target, seed) for target in targets for seed in (1, 2, 3))):
+        gains = Frame(missing=(*undone, *more)).gains(1)
+        refused = catalogue.run(name, gains).refused
+        assert f"{gains.unscored} scores are still missing" in refused and gains.unscored >= 700
+        assert "`xstilts run JOB` makes" in refused
+    assert "missing" not in catalogue.run(name, Frame(seeds=(1,), rows=("ccg",)).gains(1)).refused
+
+
+def test_a_name_that_is_not_scored_yet_is_not_called_wrong_alone() -> None:
+    gains = Frame(missing=tuple((row, "panx", seed) for row in Frame().rows for seed in (1, 2, 3))).gains(1)
+    with pytest.raises(UnknownName, match="192 scores are still missing .`xstilts run JOB`"):
+        catalogue.run("persistence", gains, {"new_tasks": ("panx",)})
+    with pytest.raises(UnknownName, match="shows them all|choose among") as caught:
+        catalogue.run("persistence", PLAIN.gains(1), {"new_tasks": ("zz",)})
+    assert "missing" not in str(caught.value)
+
+
+def test_a_remedy_is_a_command_to_type_or_names_to_choose_among() -> None:
+    assert str(UnknownName.among("x", "zz", ["a", "b"])) == "no x named 'zz': choose among a, b"
+    assert str(UnknownName.among("x", "zz", ["a"], "ls")) == "no x named 'zz': `ls` shows them all"
 
 
 @pytest.mark.parametrize(

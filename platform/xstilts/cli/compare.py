@@ -11,8 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from xstilts import api
-from xstilts.cli.words import AsJson, Data, JobPath, Store, console, errors
-from xstilts.errors import XstiltsError
+from xstilts.cli.words import AsJson, Data, JobPath, Store, console, errors, here
+from xstilts.errors import StoreError, XstiltsError
 
 if TYPE_CHECKING:
     from xstilts.report.studies.power import Need
@@ -25,13 +25,20 @@ def compare(
     ] = "phang2020",
     store: Store = None,
     data: Data = None,
-    to: Annotated[Path | None, typer.Option("--to", help="CSV file to write the whole table to.")] = None,
+    to: Annotated[
+        str | None, typer.Option("--to", metavar="FILE", help="CSV file to write the whole table to.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Set scores and gains beside published ones. Exit 1: scores are missing, or nothing can be compared."""
+    file = here(to)
     made = api.compare(api.open_job(job, store, data), beside)
-    if to is not None:
-        made.table.to_csv(to, index=False)
+    if file is not None:
+        try:
+            made.table.to_csv(file, index=False)
+        except OSError as problem:
+            what = f"the table cannot be written to {file} ({problem})"
+            raise StoreError(what, "name a CSV file in a folder that is there: --to FILE.csv") from problem
     if as_json:
         print(json.dumps(made.to_json(), indent=1, ensure_ascii=False))
     else:
@@ -79,6 +86,7 @@ def power(
     console.print(need.sentence, style="bold", highlight=False, markup=False)
     if sd is None:
         console.print(_needs(need))
+        console.print(need.caption, style="dim", highlight=False, markup=False)
 
 
 def _beside(table: Any) -> Table:

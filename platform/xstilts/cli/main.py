@@ -36,7 +36,7 @@ app.add_typer(stores.commands, name="store")
 app.command()(official.evaluate)
 app.command()(compare.compare)
 app.command()(compare.power)
-app.command()(study.study)
+app.command(cls=study.Listing)(study.study)
 app.command()(dashboard.dashboard)
 jobs.add_to(app)
 

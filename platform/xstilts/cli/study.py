@@ -4,13 +4,27 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from xstilts import api
-from xstilts.cli.words import AsJson, Data, Store, console, errors
+from xstilts.cli.words import AsJson, Data, Store, console, errors, here
 from xstilts.errors import XstiltsError
+
+
+class Listing(TyperCommand):
+    """A command whose help ends with the options of every study."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Reads them from the studies, which takes seconds, only where help is asked for."""
+        from xstilts.report.studies import catalogue
+
+        listed = [f"{name}: {catalogue.defaults(name)}" for name in catalogue.STUDIES]
+        head = "What --set takes, and what it is otherwise; lists are joined by commas:"
+        self.epilog = "\n".join([head, *listed])
+        super().format_help(ctx, formatter)
 
 
 def study(
@@ -26,10 +40,12 @@ def study(
     store: Store = None,
     data: Data = None,
     to: Annotated[
-        Path | None, typer.Option("--to", help="Folder to write to; STORE/jobs/JOB/studies/NAME by default.")
+        str | None,
+        typer.Option("--to", metavar="DIR", help="Folder; STORE/jobs/JOB/studies/NAME, or NAME-study here."),
     ] = None,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="OPTION=VALUE", help="Such as margin=0.5; repeat it.")
+        list[str] | None,
+        typer.Option("--set", metavar="OPTION=VALUE", help="Such as margin=0.5, see below; repeat it."),
     ] = None,
     published: Annotated[bool, typer.Option("--published", help="Ask published tables instead.")] = False,
     as_json: AsJson = False,
@@ -37,10 +53,9 @@ def study(
     """Answer a question: a sentence, a table, a figure. Exit 1: too little data, and how much is missing."""
     if published == bool(jobs):
         raise XstiltsError("a study is of jobs or of published tables", "give JOB files, or --published")
-    if published and settings:
-        raise XstiltsError("published tables have no options", "leave --set out")
+    folder = here(to)
     opened = [api.open_job(job, store, data) for job in jobs or ()]
-    made = api.study(name, opened, to, settings or ())
+    made = api.study(name, opened, folder, settings or ())
     if as_json:
         print(json.dumps(made.answer.to_json(), indent=1, ensure_ascii=False))
     else:

@@ -68,7 +68,7 @@ def _check_values(name: str, values: Values) -> None:
         raise JobFileError(f"{name} is searched as search.{name}", "write it there", where)
     known = [each for each in TrainSettings.model_fields if each != "select"]
     if name not in known:
-        raise UnknownName.among("setting of training", name, known, "the keys of train.target", where)
+        raise UnknownName.among("setting of training", name, known, where=where)
     if values.choices:
         for index, value in enumerate(values.choices):
             _check_value(name, value, (*where, index))

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from xstilts.errors import UnknownName
-from xstilts.report.transfer import REFERENCE, Cell, Line, Transfer
-from xstilts.report.verdict import points
+from xstilts.report.transfer import REFERENCE, Cell, Line, Transfer, family_of
+from xstilts.report.verdict import Finding, finding_of, points
 from xstilts.tasks import languages
 
 DEEPEST = 80
@@ -31,7 +31,8 @@ class Tile:
     tone: str
     """gain, loss or flat."""
     clear: bool
-    """Whether the interval leaves zero out; the others are hatched."""
+    """Whether a gain or loss is claimed; the others are hatched. Of a mean by its verdict, of a single
+    language by the interval over items, which is how the verdict counts languages."""
     notes: tuple[str, ...]
     title: str
 
@@ -56,6 +57,8 @@ class Strip:
 
     language: str
     name: str
+    family: str
+    """Language family; "" for none known."""
     source: bool
     base: float
     score: float
@@ -77,7 +80,14 @@ class Lollipops:
     target: str
     axis: Axis
     chance: float | None
-    strips: tuple[Strip, ...]
+    families: tuple[tuple[str, tuple[Strip, ...]], ...]
+    """The source language's family first, the others by how well the row `none` does in their best language;
+    languages in that order too."""
+
+    @property
+    def strips(self) -> tuple[Strip, ...]:
+        """All of them, in the order in which they are drawn."""
+        return tuple(strip for _, strips in self.families for strip in strips)
 
 
 def name_of(code: str) -> str:
@@ -105,7 +115,11 @@ def tile(cell: Cell | None, line: Line | None, largest: float) -> Tile | None:
     if cell is None or line is None or line.gain is None:
         return None
     tone = "gain" if line.gain > 0 else "loss"
-    notes = [f"{cell.collapsed} collapsed"] if cell.collapsed else []
+    found = finding_of(cell, line)
+    unsure = found is Finding.UNSURE
+    sure = found in (Finding.HELPED, Finding.HURT) or (unsure and line.name in line.languages)
+    notes = [found.value] if unsure and not sure else []
+    notes += [f"{cell.collapsed} collapsed"] if cell.collapsed else []
     notes += ["incomplete"] if cell.missing else []
     notes += ["near chance"] if cell.near_chance(line) and cell.base_near_chance(line) else []
     return Tile(
@@ -113,7 +127,7 @@ def tile(cell: Cell | None, line: Line | None, largest: float) -> Tile | None:
         interval=str(line.items or ""),
         depth=depth(line.gain, largest),
         tone=tone,
-        clear=line.side != 0,
+        clear=sure,
         notes=tuple(notes),
         title=_title(cell, line),
     )
@@ -160,16 +174,18 @@ def _values(cells: Sequence[Cell]) -> list[float]:
 def _plot(result: Transfer, cell: Cell, reference: Cell | None, scale: Axis) -> Lollipops:
     beside = {line.name: line.score for line in reference.languages} if reference else {}
     lines = {line.name: line for line in cell.languages}
-    strips = [
-        _strip(cell, lines[code], beside.get(code), scale) for code in result.languages if code in lines
-    ]
+    families: dict[str, list[Strip]] = {}
+    for code in result.languages:
+        strip = _strip(cell, lines[code], beside.get(code), scale) if code in lines else None
+        if strip is not None:
+            families.setdefault(strip.family, []).append(strip)
     shown = cell.chance is not None and scale.low <= cell.chance <= scale.high
     return Lollipops(
         intermediate=cell.intermediate,
         target=cell.target,
         axis=scale,
         chance=scale.at(cell.chance) if shown and cell.chance is not None else None,
-        strips=tuple(strip for strip in strips if strip is not None),
+        families=tuple((family, tuple(strips)) for family, strips in families.items()),
     )
 
 
@@ -179,6 +195,7 @@ def _strip(cell: Cell, line: Line, beside: float | None, scale: Axis) -> Strip |
     return Strip(
         language=line.name,
         name=name_of(line.name),
+        family=family_of(line.name),
         source=line.name == cell.source,
         base=scale.at(line.base),
         score=scale.at(line.score),
@@ -196,4 +213,6 @@ def _title(cell: Cell, line: Line) -> str:
     text = f"{cell.intermediate} \u2192 {cell.target}, {where.get(line.name) or name_of(line.name)}: "
     text += f"{line.base:.1f} \u2192 {line.score:.1f} {cell.metric}, gain {points(line.gain)}"
     text += f" {line.items}" if line.items else ""
-    return text + (f", sd over seeds {line.spread:.1f}" if line.spread is not None else "")
+    text += f", sd over seeds {line.spread:.1f}" if line.spread is not None else ""
+    unsure = finding_of(cell, line) is Finding.UNSURE
+    return text + (f"; unsure, other seeds may differ: {line.seeds}" if unsure else "")

@@ -7,12 +7,14 @@ transfer.csv    one row a gain, with both intervals
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 from rich.console import RenderableType
 
 from xstilts.errors import StoreError
@@ -92,8 +94,15 @@ def environment(*packages: str) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.globals.update(points=verdict.points, name_of=figures.name_of, verdict=verdict.verdict)
+    made.globals.update(
+        points=verdict.points, name_of=figures.name_of, verdict=verdict.verdict, marked=marked
+    )
     return made
+
+
+def marked(text: str) -> Markup:
+    """Escaped, with what stands between backticks as code."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 
 def drawn(result: Transfer) -> dict[str, Any]:

@@ -46,7 +46,7 @@ def verdict(cell: Cell) -> Verdict:
     if line.gain is None:
         why = f"no run of `{BASE}` to compare with" if line.score is not None else "not scored yet"
         return Verdict(Finding.NOTHING, why)
-    finding = _finding(cell, line)
+    finding = finding_of(cell, line)
     return Verdict(finding, _sentence(cell, line, finding) + _caveats(cell))
 
 
@@ -98,7 +98,8 @@ def points(value: float | None) -> str:
     return "0.0" if shown in ("+0.0", "-0.0") else shown.replace("-", "\u2212")
 
 
-def _finding(cell: Cell, line: Line) -> Finding:
+def finding_of(cell: Cell, line: Line) -> Finding:
+    """The finding of one line of a cell that has a gain: both intervals have to leave zero out."""
     side = line.side
     if side == 0:
         guessing = cell.near_chance(line) and cell.base_near_chance(line)

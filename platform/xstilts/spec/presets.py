@@ -305,8 +305,7 @@ def words(name: str, intermediates: Sequence[str], targets: Sequence[str]) -> di
         UnknownName: no such preset; names the nearest.
     """
     if name not in PRESETS:
-        listing = ", ".join(PRESETS)
-        raise UnknownName.among("preset", name, PRESETS, f"settings: {listing}", ("settings",))
+        raise UnknownName.among("preset", name, PRESETS, where=("settings",))
     preset = PRESETS[name]
     known = preset.intermediate
     if preset.mlm_learning_rate is not None:

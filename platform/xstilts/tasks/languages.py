@@ -111,7 +111,7 @@ def of(code: str, where: tuple[str | int, ...] = ()) -> Language:
         if code.lower() in named:
             remedy = f"write its code, {named[code.lower()]!r}"
             raise UnknownName(f"no language named {code!r}", remedy, where)
-        raise UnknownName.among("language", code, _languages, "xstilts tasks --languages", where)
+        raise UnknownName.among("language", code, _languages, "xstilts tasks --json", where)
     return _languages[code]
 
 

@@ -12,14 +12,6 @@
   const long = (s) => (s < 90 ? `${Math.round(s)} s` : s < 5400 ? `${Math.round(s / 60)} min` : `${(s / 3600).toFixed(1)} h`);
 
   const filter = () => {
-    // The report's plots name a language and no family.
-    const family = {};
-    for (const one of document.querySelectorAll("[data-language][data-family]")) {
-      family[one.dataset.language] = one.dataset.family;
-    }
-    for (const strip of document.querySelectorAll(".strip[data-language]:not([data-family])")) {
-      if (family[strip.dataset.language]) strip.dataset.family = family[strip.dataset.language];
-    }
     for (const [kind, hidden] of Object.entries(off)) {
       for (const part of document.querySelectorAll(`main [data-${kind}]:not(button)`)) {
         part.classList.toggle(`off-${kind}`, hidden.has(part.dataset[kind]));
@@ -43,7 +35,9 @@
     if (!going) line.textContent += ", paused";
   };
   const say = (text) => {
-    if (trouble.textContent !== text) trouble.textContent = text;
+    const code = (words) => Object.assign(document.createElement("code"), { textContent: words });
+    const parts = text.split("`").map((words, i) => (i % 2 ? code(words) : words));
+    if (trouble.textContent !== text.replaceAll("`", "")) trouble.replaceChildren(...parts);
     trouble.hidden = text === "";
   };
 

@@ -17,6 +17,7 @@ import pandas
 from xstilts.record.artifacts import ArtifactStore
 from xstilts.report import frame
 from xstilts.report.published import published as papers
+from xstilts.report.studies.gains import of_frame
 from xstilts.report.transfer import BASE, REFERENCE
 from xstilts.report.verdict import points
 from xstilts.spec.experiment import RowSpec
@@ -64,11 +65,13 @@ def compare(plan: Mapping[str, Any], store: ArtifactStore, name: str) -> Compari
         StoreError: a record is damaged.
     """
     papers.published(name)  # an unknown name is told before anything is read
-    return beside(plan, frame.frame(plan, store), name)
+    known = frame.records(plan, store)
+    commit = ", ".join(sorted(frame.provenance(known).get("commit", []))) or "-"
+    return beside(plan, frame.frame(plan, store, known), name, commit)
 
 
-def beside(plan: Mapping[str, Any], table: pandas.DataFrame, name: str) -> Comparison:
-    """The same for a job's frame."""
+def beside(plan: Mapping[str, Any], table: pandas.DataFrame, name: str, commit: str = "-") -> Comparison:
+    """The same for a job's frame. `commit`: of the code that made it."""
     scores = papers.published(name)
     scores = scores[scores.setting.str.startswith("zero-shot")]
     known = _with_gains(scores)
@@ -81,7 +84,8 @@ def beside(plan: Mapping[str, Any], table: pandas.DataFrame, name: str) -> Compa
     ]
     made = pandas.DataFrame([*rows, *_averages(rows, scores)], columns=COLUMNS)
     incomplete = bool((table.status == "missing").any())
-    return Comparison(name, plan["job"], made, _sentence(made, name), _notes(made), incomplete)
+    notes = (*_notes(made), f"here: {of_frame(table, commit).caption()}")
+    return Comparison(name, plan["job"], made, _sentence(made, name), notes, incomplete)
 
 
 def _labels(plan: Mapping[str, Any]) -> dict[str, str]:

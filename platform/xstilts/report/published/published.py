@@ -107,7 +107,7 @@ def table(name: str) -> pandas.DataFrame:
     """
     known = tables()
     if name not in known:
-        raise UnknownName.among("published table", name, known, "ls report/published/tables")
+        raise UnknownName.among("published table", name, known)
     text = resources.files(__package__).joinpath("tables", f"{name}.csv").read_text(encoding="utf-8")
     return pandas.read_csv(StringIO(text))
 

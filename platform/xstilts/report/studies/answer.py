@@ -24,6 +24,13 @@ LEAST_P = 1e-4
 class TooLittle(XstiltsError):
     """Data that cannot answer a question. `problem`: what is missing; `remedy`: how much would be enough."""
 
+    def unfinished(self, unscored: int) -> TooLittle:
+        """The same of jobs that lack so many scores: those may be all that it takes."""
+        if not unscored:
+            return self
+        first = "the missing scores, which `xstilts run JOB` makes; where they are not enough, "
+        return TooLittle(f"{self.problem}; {missing(unscored)}", first + self.remedy, self.where)
+
 
 @dataclass(frozen=True, slots=True)
 class Test:
@@ -66,6 +73,14 @@ class Table:
     data: pandas.DataFrame
     """Column names are what people read; the index is not shown. Numbers stay numbers."""
     note: str = ""
+    main: tuple[str, ...] = ()
+    """Columns that are shown where there is no room for all, in this order: what the note and the caption
+    speak of. The first eight where none is named."""
+
+    def __post_init__(self) -> None:
+        gone = [name for name in self.main if name not in self.data]
+        if gone:
+            raise ValueError(f"table {self.name} has no columns {gone}")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -134,6 +149,11 @@ def refusal(
     """The answer where there are too few data: says what is missing, tests nothing."""
     said = f"Not enough data to answer: {why.problem}. Enough would be: {why.remedy}."
     return Answer(study, question, said, REFUSED, caption=caption, refused=str(why), notes=notes)
+
+
+def missing(unscored: int) -> str:
+    """ "12 scores are still missing"."""
+    return f"{unscored:,} score{' is' if unscored == 1 else 's are'} still missing"
 
 
 def p_value(p: float) -> str:

@@ -2,8 +2,9 @@
 
 A study is a module here with `QUESTION`, `answer(gains, **options)` and `published()`, the same on published
 tables. It may have `options(plans)`, what plans say that gains do not, and `ITEMS`, whether it reads item
-statistics; an option `measures` is given those of the jobs' probe steps, an option `paired` what the module's
-`read` finds in each plan.
+statistics; an option `measures` is given those of the jobs' probe steps, the mean over layers, `layers` the
+same layer by layer, and `paired` what the module's `read` finds in each plan. Options that words can
+set, with their values, are facts of every answer.
 """
 
 from __future__ import annotations
@@ -12,16 +13,18 @@ import importlib
 import inspect
 import math
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import pandas
 
 from xstilts.errors import UnknownName, XstiltsError
 from xstilts.record.artifacts import ArtifactStore
 from xstilts.report import frame, measures
-from xstilts.report.studies.answer import Answer, TooLittle, refusal
+from xstilts.report.studies.answer import Answer, TooLittle, missing, refusal
 from xstilts.report.studies.gains import Gains, item_draws, of_frame
 from xstilts.tasks import languages
 
@@ -38,6 +41,8 @@ FROM_JOBS = ("nested",)
 """What plans alone can say, though it is a plain word."""
 CODES = ("new_languages",)
 """Lists of languages."""
+PLAIN = (int, float, str, bool)
+"""What a word can give."""
 
 
 def of_plans(
@@ -63,30 +68,38 @@ def of_plans(
                 runs = frame.items(plan, store, Path(scratch), known)
                 draws.update(item_draws(plan, tables[-1], runs))
             if wants_measures:
-                measured.append(measures.averaged(measures.measures(plan, store, Path(scratch), known)))
+                measured.append(measures.measures(plan, store, Path(scratch), known))
             if hasattr(module, "read"):
                 paired += module.read(plan, store, Path(scratch), known)
     found = of_frame(pandas.concat(tables, ignore_index=True), ", ".join(sorted(commits)) or "-", draws)
     told = module.options([plan for plan, _ in stored]) if hasattr(module, "options") else {}
     if measured:
-        told["measures"] = pandas.concat(measured, ignore_index=True)
+        told["measures"] = pandas.concat(map(measures.averaged, measured), ignore_index=True)
+        if "layers" in inspect.signature(module.answer).parameters:
+            told["layers"] = pandas.concat(measured, ignore_index=True)
     if hasattr(module, "read"):
         told["paired"] = paired
     return run(name, found, told | chosen)
 
 
-def published(name: str) -> Answer:
-    """The study of published tables, or why they cannot answer.
+def published(name: str, words: Sequence[str] = ()) -> Answer:
+    """The study of published tables, or why they cannot answer; `words` as for `options`.
 
     Raises:
-        UnknownName: no such study.
+        UnknownName: no such study or option.
+        XstiltsError: an option that is of jobs alone, or of a value that it cannot have.
     """
-    module = _module(name)
+    module, chosen = _module(name), options(name, words)
+    taken = _settable(module.published)
+    for option in chosen:
+        if option not in taken:
+            remedy = f"set only {', '.join(taken)}" if taken else "leave --set out"
+            raise XstiltsError(f"published tables have no option {option}", remedy)
     try:
-        answered: Answer = module.published()
+        answered: Answer = module.published(**chosen)
     except TooLittle as why:
-        return refusal(name, module.QUESTION, why, "published tables")
-    return answered
+        answered = refusal(name, module.QUESTION, why, "published tables")
+    return _recorded(answered, taken | chosen)
 
 
 def run(name: str, gains: Gains, options: Mapping[str, Any] | None = None) -> Answer:
@@ -96,12 +109,19 @@ def run(name: str, gains: Gains, options: Mapping[str, Any] | None = None) -> An
         UnknownName: no such study or option.
         XstiltsError: the data cannot be studied as they are, such as several models at once.
     """
-    module = _module(name)
+    module, given = _module(name), options or {}
     try:
-        answered: Answer = module.answer(gains, **(options or {}))
+        answered: Answer = module.answer(gains, **given)
     except TooLittle as why:
-        return refusal(name, module.QUESTION, why, gains.caption())
-    return answered
+        answered = refusal(name, module.QUESTION, why.unfinished(gains.unscored), gains.caption())
+    except UnknownName as why:
+        if not gains.unscored:
+            raise
+        # A task or language of the jobs that is not scored yet is in no gain.
+        remedy = f"{why.remedy}, or finish the jobs: {missing(gains.unscored)} (`xstilts run JOB`)"
+        raise UnknownName(why.problem, remedy, why.where) from None
+    taken = _settable(module.answer)
+    return _recorded(answered, taken | {option: given[option] for option in given if option in taken})
 
 
 def options(name: str, words: Sequence[str]) -> dict[str, Any]:
@@ -112,19 +132,72 @@ def options(name: str, words: Sequence[str]) -> dict[str, Any]:
         XstiltsError: a word has no "=", or a value is not of the option's type, or out of its range.
     """
     answer = _module(name).answer
-    hints = get_type_hints(answer)
-    known = [option for option in inspect.signature(answer).parameters if option != "gains"]
+    hints, taken, every = get_type_hints(answer), _settable(answer), inspect.signature(answer).parameters
     found: dict[str, Any] = {}
     for word in words:
         option, equals, text = word.partition("=")
         if not equals:
             raise XstiltsError(f"{word!r} sets nothing", "write OPTION=VALUE")
         option = option.replace("-", "_")
-        if option not in known:
-            raise UnknownName.among(f"option of {name}", option, known, f"options are {', '.join(known)}")
+        if option not in taken and option in every:
+            raise XstiltsError(f"{option} is not set by hand", "it comes from the jobs")
+        if option not in taken:
+            raise UnknownName.among(f"option of {name}", option, taken)
         found[option] = _value(option, text, hints[option])
         _in_range(option, found[option])
     return found
+
+
+def defaults(name: str) -> str:
+    """The options of a study with what they are where no word sets them, such as "margin=1 new_tasks=", and
+    those that published tables can be asked with.
+
+    Raises:
+        UnknownName: no such study.
+    """
+    module = _module(name)
+    of_print = ", ".join(_settable(module.published))
+    shown = [f"{option}={_text(value)}" for option, value in _settable(module.answer).items()]
+    return " ".join(shown) + (f" (with --published: {of_print})" if of_print else "")
+
+
+def _text(value: Any) -> str:
+    """A value as a word gives it."""
+    if isinstance(value, float):
+        return f"{value:g}"
+    return ",".join(value) if isinstance(value, Sequence) and not isinstance(value, str) else str(value)
+
+
+def _settable(function: Callable[..., Any]) -> dict[str, Any]:
+    """The options of an `answer` or `published` that words can set -> what they are by default."""
+    hints = get_type_hints(function)
+    parameters = inspect.signature(function).parameters.items()
+    return {
+        option: parameter.default
+        for option, parameter in parameters
+        if option not in FROM_JOBS and (_is_list(hints[option]) or set(_kinds(hints[option])) & set(PLAIN))
+    }
+
+
+def _is_list(hint: Any) -> bool:
+    """Whether it is a sequence of words."""
+    origin = get_origin(hint)
+    return isinstance(origin, type) and issubclass(origin, Sequence) and get_args(hint) == (str,)
+
+
+def _kinds(hint: Any) -> list[Any]:
+    """The types of a union but None's, or the one type that it is."""
+    parts = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    return [kind for kind in parts if kind is not type(None)]
+
+
+def _recorded(answered: Answer, chosen: Mapping[str, Any]) -> Answer:
+    """With the values of all options among its facts, so that study.json says how to have it again."""
+    plain = {
+        option: list(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
+        for option, value in chosen.items()
+    }
+    return replace(answered, facts={**answered.facts, "options": plain})
 
 
 def _module(name: str) -> Any:
@@ -135,11 +208,8 @@ def _module(name: str) -> Any:
 
 
 def _value(option: str, text: str, hint: Any) -> Any:
-    if option in FROM_JOBS:
-        raise XstiltsError(f"{option} is not set by hand", "it comes from the jobs")
-    kinds = [kind for kind in (get_args(hint) or (hint,)) if kind is not type(None)]
-    origin = get_origin(hint)
-    if isinstance(origin, type) and issubclass(origin, Sequence):
+    kinds = _kinds(hint)
+    if _is_list(hint):
         return tuple(part for part in text.split(",") if part)
     if bool in kinds:
         return text.lower() in ("1", "true", "yes", "on")
@@ -150,8 +220,6 @@ def _value(option: str, text: str, hint: Any) -> Any:
             except ValueError as problem:
                 remedy = f"give a {'whole number' if kind is int else 'number'}"
                 raise XstiltsError(f"{option} is no {text!r}", remedy) from problem
-    if str not in kinds:
-        raise XstiltsError(f"{option} is not set by hand", "it comes from the jobs")
     return text
 
 
@@ -167,8 +235,9 @@ def _in_range(option: str, value: Any) -> None:
     codes: Sequence[str] = value if option in CODES else ()
     if option == "by" and "=" in value:
         parts = [part.partition("=") for part in value.replace(",", " ").split()]
-        if not all(equals and spoken for _, equals, spoken in parts):
-            raise XstiltsError(f"a group of {option}={value} has no languages", "near=w1+w2 far=w3+w4")
+        if not all(group and equals and spoken for group, equals, spoken in parts):
+            what = f"a group of {option}={value} has no name or no languages"
+            raise XstiltsError(what, "write it as near=w1+w2 far=w3+w4")
         codes = [code for _, _, spoken in parts for code in spoken.split("+")]
     for code in codes:
         languages.of(code)

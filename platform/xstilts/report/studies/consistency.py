@@ -46,6 +46,11 @@ LEAST_CLUSTERS = 20
 """Fewer cannot be redrawn: of 20 the standard error is itself sure to 16 %."""
 DRAWS = 1_000
 """Of clusters and seeds; a standard error is then sure to 2 %."""
+MAIN = (
+    *("intermediate", "target", "lost %", "change", "low", "high", "change, both right", "low, both right"),
+    *("high, both right", "won %", "kappa"),
+)
+"""Of the main table: the two tests, and what its note explains."""
 BLUE, ORANGE = "#0072B2", "#D55E00"
 ENOUGH = (
     f"a job with `none`, an intermediate task, {SEEDS_FOR_T} seeds, and a target such as xnli, pawsx or "
@@ -92,16 +97,22 @@ def answer(
     return Answer(
         study=NAME,
         question=QUESTION,
-        sentence=_sentence(chosen, main, changes, primary, verdict),
+        sentence=_sentence(chosen, main, changes, primary, verdict, _near_chance(chosen, agreed)),
         verdict=verdict,
         primary=primary,
         robustness=robust,
         tables=(
-            Table("consistency", "Items right in the source language and wrong in another", main, _MAIN_NOTE),
+            Table(
+                "consistency",
+                "Items right in the source language and wrong in another",
+                main,
+                _MAIN_NOTE,
+                MAIN,
+            ),
             Table("languages", "Agreement with the source language", spoken, _LANGUAGE_NOTE),
         ),
         figures=(_figure(main, spoken),),
-        caption=gains.only(target=[one.target for one in chosen]).caption(),
+        caption=gains.caption(_used(gains, chosen)),
         notes=(*notes, *_notes(chosen, changes, draws), *_guessing(chosen, agreed)),
         facts={"alpha": ALPHA, "targets": [one.target for one in chosen], "draws": draws},
     )
@@ -114,6 +125,13 @@ def published() -> Answer:
         TooLittle: published tables have no item.
     """
     raise TooLittle("published tables have scores and no items", ENOUGH)
+
+
+def _used(gains: Gains, chosen: Sequence[Paired]) -> pandas.DataFrame:
+    """The gains of what was compared item by item."""
+    cells = [(one.target, code, seed) for one in chosen for code in one.languages for seed in one.seeds]
+    named = pandas.DataFrame(cells, columns=["target", "language", "seed"])
+    return gains.zero_shot.merge(named, on=list(named))
 
 
 def change(chosen: Sequence[Paired], draws: int = DRAWS, seed: int = 0) -> Changes:
@@ -212,20 +230,31 @@ def _tests(chosen: Sequence[Paired], changes: Changes) -> tuple[Test, Test]:
 
 
 def _sentence(
-    chosen: Sequence[Paired], main: pandas.DataFrame, changes: Changes, primary: Test, verdict: str
+    chosen: Sequence[Paired],
+    main: pandas.DataFrame,
+    changes: Changes,
+    primary: Test,
+    verdict: str,
+    low: Sequence[tuple[str, str]],
 ) -> str:
+    """`low`: (row, target) pairs near chance in the source language."""
     tasks = main[main.intermediate != BASE]
     base = main[main.intermediate == BASE].set_index("target").loc[tasks.target]  # as often as it is compared
     source = _source(chosen)
     assert primary.p is not None
+    borne = verdict == SAME or changes.both.interval.side == numpy.sign(changes.every.value)
+    guessed = [target for row, target in low if row == BASE]
     return (
         f"After an intermediate task {tasks['lost %'].mean():.1f} % of the items are right in {source} and "
         f"wrong in another language, without one {base['lost %'].mean():.1f} %: {verdict} "
         f"({points(changes.every.value)} points {changes.every.interval}, {p_value(primary.p)}). Of the "
         f"items that both get right in {source}, it is {points(changes.both.value)} points "
-        f"{changes.both.interval}. Agreement apart from accuracy (kappa) is {tasks.kappa.mean():.2f}, "
-        f"without one {base.kappa.mean():.2f}."
-    )
+        f"{changes.both.interval}{'' if borne else f', which does not bear out {verdict!r}'}. "
+        + (f"`{BASE}` is near chance in {source} on {', '.join(guessed)}, where it has little to lose. "
+           if guessed else "")
+        + f"Agreement apart from accuracy (kappa) is {tasks.kappa.mean():.2f}, without one "
+        f"{base.kappa.mean():.2f}."
+    )  # fmt: skip
 
 
 def _source(chosen: Sequence[Paired]) -> str:
@@ -326,17 +355,24 @@ def _notes(chosen: Sequence[Paired], changes: Changes, draws: int) -> tuple[str,
     return tuple(notes)
 
 
-def _guessing(chosen: Sequence[Paired], agreed: Mapping[str, Agreement]) -> tuple[str, ...]:
-    """Rows that may know nothing: where one label is said to everything, nothing is lost and kappa is 1."""
+def _near_chance(chosen: Sequence[Paired], agreed: Mapping[str, Agreement]) -> list[tuple[str, str]]:
+    """(row, target) pairs that may know nothing: where one label is said to everything, nothing is lost and
+    kappa is 1."""
     found = []
     for one in chosen:
         chance = registry.task(one.target).chance
         low = agreed[one.target].source_ends[0, :, 0]
         found += [
-            f"{row} on {one.target}"
+            (row, one.target)
             for row, end in zip(one.rows, low, strict=True)
             if chance is not None and end <= chance
         ]
+    return found
+
+
+def _guessing(chosen: Sequence[Paired], agreed: Mapping[str, Agreement]) -> tuple[str, ...]:
+    """The same in words."""
+    found = [f"{row} on {target}" for row, target in _near_chance(chosen, agreed)]
     told = "near chance in the source language, where what is lost and kappa say little"
     return (f"{told}: {', '.join(found)}",) if found else ()
 

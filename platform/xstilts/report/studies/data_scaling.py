@@ -1,15 +1,17 @@
 """Data scaling: how does the gain grow with intermediate data, and does it grow otherwise with few resources?
 
-Stated beforehand. Jobs that differ in the fraction of their intermediate tasks' training rows, nested subsets
-of one `subset_seed` (1/64 ... 1). Primary test: the interaction of size and resource level in a mixed-effects
-regression of the zero-shot gain (mean over intermediate tasks and targets) on log2 of the fraction, log10 of
-a language's CC-100 GiB (in a generated world: its distance) and their product; random are languages, in level
-and in slope, and runs (fraction x seed), in level and in how they treat resources. REML; t with
-min(languages, runs) - 2 degrees of freedom; alpha 0.05. All seeds of a fraction are trained on the same rows,
-so that runs are not independent as draws of data: the answer is of these subsets, and says so. Where
-the regression does not converge, languages are permuted instead and it says so. Robustness: the slope of the
-better-resourced half of the languages minus that of the other half, languages and seeds redrawn whole
-(`crossed`).
+Stated beforehand. Jobs that differ in the fraction of their intermediate tasks' training rows, nested
+subsets of one `subset_seed` (1/64 ... 1). A target that is read in poorer languages and grows faster is no
+interaction, so that everything is taken within runs: a language's zero-shot gain less the mean over the
+languages of the same target, share and seed, and its level less the mean of that target's languages; then
+both are averaged over intermediate tasks and targets. Primary test: the interaction of size and resource
+level in a mixed-effects regression of that gain on the level (log10 of CC-100 GiB; in a generated world the
+distance) and its product with log2 of the fraction; random are languages, in level and in slope, and runs
+(fraction x seed) in how they treat resources. REML; t with min(languages, runs) - 2 degrees of freedom;
+alpha 0.05. All seeds of a fraction are trained on the same rows, so that runs are not independent as draws
+of data: the answer is of these subsets, and says so. Where the regression does not converge, languages are
+permuted instead and it says so. Robustness: the slope of the better-resourced half of the languages minus
+that of the other half, of the same gains within runs, languages and seeds redrawn whole (`crossed`).
 
 Curves (`curves`): a saturating power law an intermediate task and tier of resources, beside a constant and a
 log-linear rule, by AICc, with bands. They describe; only the interaction is tested.
@@ -43,9 +45,11 @@ SUBSETS = (
 ENOUGH = "four fractions or more, such as 1/64, 1/16, 1/4 and 1, of one subset_seed, one job each"
 HERE = " (pretrained here)"
 CURVES = [
-    *("intermediate", "tier", "languages", "rule", "gain at most data", "low", "high", "a", "b", "c"),
+    *("intermediate", "tier", "languages", "rule", "fitted gain, all data", "low", "high", "a", "b", "c"),
     *("AICc constant", "AICc log-linear", "AICc power law"),
 ]
+MAIN = ("intermediate", "tier", "rule", "fitted gain, all data", "low", "high", "a", "b", "c")
+"""Of CURVES, what READING explains."""
 GIB, DISTANCE = "log10 CC-100 GiB", "distance"
 LEVELS = {
     GIB: "tiers and log10 GiB are of CC-100 (Conneau et al. 2020, table 6)",
@@ -54,13 +58,13 @@ LEVELS = {
 }
 """What resource levels are called -> what they are."""
 READING = (
-    "a: ceiling, b: what the smallest subset lacks of it, c: exponent; blank where another rule is the best "
-    "or the exponent is at its bound; low and high: 95 % band, languages and seeds redrawn"
+    "fitted gain: the curve's, at the largest share; a: ceiling, b: what the smallest subset lacks of it, "
+    "c: exponent; blank where another rule is the best or the exponent is at its bound; low and high: 95 % "
+    "band, languages and seeds redrawn"
 )
 RANDOM = [
     mixed.Random("language", "language"),
     mixed.Random("language x size", "language", "size"),
-    mixed.Random("run", "run"),
     mixed.Random("run x resources", "run", "level"),
 ]
 
@@ -97,37 +101,29 @@ def answer(gains: Gains, *, fractions: Fractions | None = None, nested: bool = T
     if not nested:
         notes.append("the subsets are not nested: the jobs have different values of subset_seed")
     name, level = _levels(table)
-    test, fallen = _interaction(table, name, level, seed)
-    check = _halves(table, level, seed)
+    within = _within_runs(table, level)
+    test, fallen = _interaction(within, name, seed)
+    check = _halves(within, name, level, seed)
     if name == DISTANCE:
         middle = float(numpy.median(list(level.values())))
         sides = {code: growth.NEAR if value <= middle else growth.FAR for code, value in level.items()}
         table = table.assign(tier=table.language.map(sides).fillna(""))
     rows, drawn = _curves(table, seed)
     sure = test.p is not None and test.p < ALPHA
-    full = table[table["share"] == table["share"].max()].gain.mean()
-    least = table[table["share"] == table["share"].min()].gain.mean()
-    sentence = (
-        f"From {table['share'].min():.3g} to {table['share'].max():.3g} of the intermediate data (these "
-        f"subsets, one a share), the mean gain goes from {points(float(least))} to {points(float(full))} "
-        f"points; that its growth depends on {name} is {'shown' if sure else 'not shown'} "
-        f"({_points2(test.value)} points per doubling and unit of it, "
-        f"{p_value(test.p if test.p is not None else 1.0)})."
-    )
     return Answer(
         study=NAME,
         question=QUESTION,
-        sentence=sentence,
+        sentence=_sentence(table, name, test, check),
         verdict="differs with resources" if sure else "no difference shown",
         primary=test,
         robustness=check,
         tables=(
-            Table("curves", "Gain against the share of intermediate data", _table_of(rows), READING),
+            Table("curves", "Gain against the share of intermediate data", _table_of(rows), READING, MAIN),
             Table("gains", "Mean zero-shot gain by share of the data", _by_share(table)),
         ),
         figures=growth.figures(drawn, table),
-        caption=gains.caption(),
-        notes=(*notes, *fallen, SUBSETS, LEVELS[name]),
+        caption=gains.caption(table),
+        notes=(*notes, *fallen, *_mixed_tiers(table), SUBSETS, LEVELS[name]),
         facts={"alpha": ALPHA, "shares": sorted(set(table["share"])), "nested": nested, "level": name},
     )  # fmt: skip
 
@@ -140,6 +136,29 @@ def published() -> Answer:
     """
     missing = "no published table has gains by the amount of intermediate data"
     raise TooLittle(missing, f"jobs of your own, with {ENOUGH}")
+
+
+def _sentence(table: pandas.DataFrame, name: str, test: Test, check: Test | None) -> str:
+    by = table.groupby("share").gain.mean()
+    p = 1.0 if test.p is None else test.p
+    ends = check.interval if check else None
+    doubt = ""
+    if p < ALPHA and ends and ends.low <= 0 <= ends.high:
+        doubt = "; the interval of the check by halves of the languages holds zero"
+    return (
+        f"From {_part(by.index.min())} to {_part(by.index.max())} of the intermediate data (these subsets, "
+        f"one a share), the mean gain goes from {points(by.iloc[0])} to {points(by.iloc[-1])} points; that "
+        f"its growth depends on {name} is {'shown' if p < ALPHA else 'not shown'} "
+        f"({_points2(test.value)} points per doubling and unit of it, {p_value(p)}{doubt})."
+    )
+
+
+def _part(share: float) -> str:
+    """ "1/64", "all", "0.3"."""
+    if share == 1:
+        return "all"
+    whole = round(1 / share)
+    return f"1/{whole}" if abs(1 / share - whole) < 0.01 * whole else f"{share:.3g}"
 
 
 def _points2(value: float | None) -> str:
@@ -207,21 +226,29 @@ def _levels(table: pandas.DataFrame) -> tuple[str, dict[str, float]]:
     return name, found[name]
 
 
-def _interaction(
-    table: pandas.DataFrame, name: str, level: Mapping[str, float], seed: int
-) -> tuple[Test, list[str]]:
-    """The primary test; and what to say where it is not the mixed-effects regression."""
+def _within_runs(table: pandas.DataFrame, level: Mapping[str, float]) -> pandas.DataFrame:
+    """Gains of languages of known level, less the mean of their run; and `level`, less that of the target."""
     known = table[table.language.isin(list(level))]
-    cells = known.groupby(["share", "seed", "language"], as_index=False).gain.mean()
+    run = ["intermediate", "target", "share", "seed"]
+    own = known.language.map(level)
+    return known.assign(
+        gain=known.gain - known.groupby(run).gain.transform("mean"),
+        level=own - own.groupby(known.target).transform("mean"),
+    )
+
+
+def _interaction(within: pandas.DataFrame, name: str, seed: int) -> tuple[Test, list[str]]:
+    """The primary test; and what to say where it is not the mixed-effects regression."""
+    cells = within.groupby(["share", "seed", "language"], as_index=False).agg(
+        gain=("gain", "mean"), level=("level", "mean")
+    )
     cells["run"] = cells["share"].astype(str) + "/" + cells.seed.astype(str)
     cells["size"] = numpy.log2(cells["share"])
-    cells["level"] = cells.language.map(level)
-    for column in ("size", "level"):
-        cells[column] -= cells[column].mean()
+    cells["size"] -= cells["size"].mean()
     cells["product"] = cells["size"] * cells["level"]
     spoken, runs = cells.language.nunique(), cells.run.nunique()
     df = min(spoken, runs) - 2
-    found = mixed.fit(cells, "gain", ["size", "level", "product"], RANDOM)
+    found = mixed.fit(cells, "gain", ["level", "product"], RANDOM)
     n = {
         "languages": spoken,
         "runs": runs,
@@ -257,16 +284,17 @@ def _permuted(cells: pandas.DataFrame, seed: int) -> tuple[float, float]:
     return value, p
 
 
-def _halves(table: pandas.DataFrame, level: Mapping[str, float], seed: int) -> Test | None:
-    """The slope of the better-resourced half minus that of the other half."""
+def _halves(within: pandas.DataFrame, name: str, level: Mapping[str, float], seed: int) -> Test | None:
+    """The slope of the half with the most resources (the farthest half) minus that of the other half."""
+    upmost, least = ("farthest", "nearest") if name == DISTANCE else ("best-resourced", "least-resourced")
     order = sorted(level, key=lambda code: level[code])
-    spoken = [code for code in order if code in set(table.language)]
+    spoken = [code for code in order if code in set(within.language)]
     half = len(spoken) // 2
     if half < 3:
         return None
     lower, upper = spoken[:half], spoken[-half:]
-    values = _array(table, [*lower, *upper])
-    x = numpy.log2(numpy.array(sorted(set(table["share"]))))
+    values = _array(within, [*lower, *upper])
+    x = numpy.log2(numpy.array(sorted(set(within["share"]))))
     weights = (x - x.mean()) / ((x - x.mean()) ** 2).sum()
     split = numpy.full((2 * len(x), *values.shape[1:]), numpy.nan)
     split[: len(x), :half], split[len(x) :, half:] = values[:, :half], values[:, half:]
@@ -274,8 +302,8 @@ def _halves(table: pandas.DataFrame, level: Mapping[str, float], seed: int) -> T
     drawn = crossed.redraw(split, numpy.arange(2 * half), strata, seed)
     found = drawn.contrast(numpy.concatenate([-weights, weights]))
     text = (
-        f"Per doubling, the {half} languages of the highest level gain {_points2(found.value)} points more "
-        f"than the {half} of the lowest [{_points2(found.interval.low)}, {_points2(found.interval.high)}]."
+        f"Per doubling, the {half} {upmost} languages gain {_points2(found.value)} points more than the "
+        f"{half} {least} [{_points2(found.interval.low)}, {_points2(found.interval.high)}]."
     )
     n = {"languages": 2 * half, "seeds": values.shape[2]}
     return Test("halves, languages and seeds redrawn", None, found.value, found.interval, None, n, text)
@@ -326,8 +354,18 @@ def _row(
     return dict(zip(CURVES, values, strict=True))
 
 
+def _mixed_tiers(table: pandas.DataFrame) -> list[str]:
+    """That curves of tiers are of different targets, where they are; the test is within targets."""
+    of_tier = table[table.tier != ""].groupby("tier").target.agg(lambda own: tuple(sorted(set(own))))
+    if of_tier.nunique() < 2:
+        return []
+    told = "; ".join(f"{tier}: {', '.join(targets)}" for tier, targets in of_tier.items())
+    said = f"tiers are read in other targets ({told}), so that their curves differ by target too"
+    return [f"{said}; the test is within targets"]
+
+
 def _by_share(table: pandas.DataFrame) -> pandas.DataFrame:
     means = table.groupby(["intermediate", "share"], as_index=False).agg(
         gain=("gain", "mean"), seeds=("seed", "nunique"), languages=("language", "nunique")
     )
-    return means.rename(columns={"share": "share of the data"})
+    return means.assign(share=means["share"].map(_part)).rename(columns={"share": "share of the data"})

@@ -119,19 +119,21 @@ class Gains:
         got = (draws.gain(intermediates, spoken) for draws in found)
         return next((interval for interval in got if interval is not None), None)
 
-    def caption(self) -> str:
-        """What every table and figure must say of itself."""
-        table = self.table if len(self.table) else self.scores
-        counted = {name: table[name].nunique() for name in ("intermediate", "target", "language", "seed")}
-        # A run that several jobs share has one key.
-        fallen = self.scores[self.scores.collapsed].drop_duplicates(["key", "intermediate", "target", "seed"])
-        of_base = int((fallen.intermediate == BASE).sum())
-        runs = int((~fallen.intermediate.isin([BASE, REFERENCE])).sum())
+    def caption(self, used: pandas.DataFrame | None = None) -> str:
+        """What every table and figure must say of itself. `used`: the rows of `table` that a study analysed;
+        by default all that are zero-shot, or the scores where there is no gain."""
+        table = self.zero_shot if used is None else used
+        if table.empty:
+            table = self.scores[self.scores.zero_shot]
+        rows = table[~table.intermediate.isin([BASE, REFERENCE])].intermediate.nunique()
+        targets, spoken = table.target.nunique(), table.language.nunique()
+        counts = {"intermediate task": rows, "target": targets, "language": spoken}
+        many = " \u00d7 ".join(f"{n} {what}{'' if n == 1 else 's'}" for what, n in counts.items())
+        runs, of_base = self._collapsed(table)
         parts = [
             f"job {_list(table.job)}",
             f"model {_list(table.model)}",
-            f"n {counted['intermediate']} intermediate tasks \u00d7 {counted['target']} targets \u00d7 "
-            f"{counted['language']} languages, {int(table.n.fillna(0).sum()):,} predictions",
+            f"n {many}, {int(table.n.fillna(0).sum()):,} predictions",
             f"seeds {_list(sorted(set(table.seed)))}",
             f"split {_list(table.split)}",
             f"selection {_list(table.selection)}",
@@ -143,6 +145,15 @@ class Gains:
         if self.unscored:
             parts.append(f"not scored yet {self.unscored}")
         return " \u00b7 ".join(parts)
+
+    def _collapsed(self, table: pandas.DataFrame) -> tuple[int, int]:
+        """How many runs behind these gains are flagged, and how many of `none`; one that jobs share has one
+        key, and counts once."""
+        run = ["model", "target", "seed"]
+        near = self.scores[self.scores.collapsed].merge(table[run].drop_duplicates(), on=run)
+        fallen = near.drop_duplicates(["key", "intermediate", "target", "seed"])
+        mine = fallen.intermediate.isin(set(table.intermediate) - {BASE, REFERENCE})
+        return int(mine.sum()), int((fallen.intermediate == BASE).sum())
 
 
 def of_frame(

@@ -24,15 +24,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import altair
 import numpy
 import pandas
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from xstilts.errors import UnknownName
+from xstilts.errors import UnknownName, XstiltsError
 from xstilts.report.clusters import Floats
-from xstilts.report.studies import printed_ranks, ranks
+from xstilts.report.studies import printed_ranks, rank_figures, ranks
 from xstilts.report.studies.answer import Answer, Figure, Table, Test, TooLittle, p_value
 from xstilts.report.studies.gains import Gains
 from xstilts.report.verdict import points
@@ -42,6 +41,8 @@ CONSISTENT, DIFFERENT, OPEN = "consistent", "not consistent", "cannot tell"
 ALPHA = 0.05
 SHARE = 0.5
 """Of the main effect, that an interaction has to stay below: 1 / sqrt(1 + 0.5 ** 2) = 0.89, a correlation."""
+MOST = 20.0
+"""Times the seeds and languages that there are: beyond, an estimate of what would be enough is a guess."""
 LEAST_ROWS, LEAST_LANGUAGES = 3, 2
 LEAST_ORDERS = 20
 """Ways to relabel the tasks within seeds, below which no p can be 0.05."""
@@ -59,6 +60,10 @@ class Found:
     of_group: tuple[ranks.Concordance, ...]
     interaction: ranks.Interaction
     ranks: ranks.Nemenyi
+    used: pandas.DataFrame
+    """The gains that profiles were made of."""
+    outside: tuple[str, ...] = ()
+    """Languages that are in no group."""
 
     @property
     def order(self) -> list[int]:
@@ -70,6 +75,12 @@ class Found:
         mine = set(self.profiles.languages[self.profiles.groups == group])
         found: Floats = self.ranks.of_language[[code in mine for code in self.ranks.languages]].mean(axis=0)
         return found
+
+    @property
+    def members(self) -> dict[str, list[str]]:
+        """Group -> its languages."""
+        spoken, groups = self.profiles.languages, self.profiles.groups
+        return {group: sorted(set(spoken[groups == group].tolist())) for group in self.groups}
 
     @property
     def verdict(self) -> str:
@@ -93,7 +104,8 @@ def answer(
     Raises:
         TooLittle: fewer than three intermediate tasks, too few seeds, fewer than two families with two
             languages, or families that cannot be relabelled.
-        XstiltsError: several models or settings in one cell; no such grouping.
+        UnknownName: no such grouping, or a group has a language without zero-shot gains.
+        XstiltsError: several models or settings in one cell; a language is in two groups.
     """
     found = measure(gains, by, permutations, seed)
     strengths = ranks.plackett_luce(found.profiles, seed, draws)
@@ -113,10 +125,17 @@ def answer(
         primary=_primary(found, by, counted),
         robustness=_robustness(found, strengths, counted),
         tables=(main, families, _strengths_table(found, strengths), _target_table(found)),
-        figures=(_rank_figure(found, by), _heat_figure(found, by)),
-        caption=gains.caption(),
+        figures=_figures(found, by),
+        caption=gains.caption(found.used),
         notes=_notes(found, by, permutations),
-        facts={"by": by, "alpha": ALPHA, "share": SHARE, "permutations": permutations, "draws": draws},
+        facts={
+            "by": by,
+            "alpha": ALPHA,
+            "share": SHARE,
+            "permutations": permutations,
+            "draws": draws,
+            "groups": found.members,
+        },
     )
 
 
@@ -132,7 +151,11 @@ def measure(gains: Gains, by: str = "family", permutations: int = ranks.PERMUTAT
         missing = f"{table.intermediate.nunique()} intermediate tasks are no ranking"
         raise TooLittle(missing, f"{LEAST_ROWS} intermediate tasks beside `none`")
     groups = _groups(table, by)
+    outside = tuple(dict.fromkeys(table.language[groups == ""]))
     table, groups = table[groups != ""], groups[groups != ""]
+    if table.empty:
+        others = ", ".join(name for name in GROUPINGS if name != by)
+        raise TooLittle(f"no language of these jobs has a {by}", f"another grouping: {others}, or by hand")
     profiles = ranks.profiles(table, groups)
     _enough(profiles, by)
     sizes = pandas.Series(profiles.groups).groupby(profiles.languages).first().value_counts()
@@ -141,17 +164,26 @@ def measure(gains: Gains, by: str = "family", permutations: int = ranks.PERMUTAT
     whole, *of_group = ranks.matters(profiles, sets, seed, permutations)
     interaction = ranks.interaction(profiles, LEAST_LANGUAGES, seed, permutations)
     assert interaction is not None
-    return Found(profiles, names, whole, tuple(of_group), interaction, ranks.nemenyi(profiles))
+    cells = pandas.DataFrame({"target": profiles.targets, "language": profiles.languages})
+    used = table.merge(cells, on=["target", "language"])
+    return Found(profiles, names, whole, tuple(of_group), interaction, ranks.nemenyi(profiles), used, outside)
 
 
 def _groups(table: pandas.DataFrame, by: str) -> pandas.Series:
     """What each row's language is grouped under; "" for one that is in no group."""
     if "=" not in by:
         if by not in GROUPINGS:
-            raise UnknownName.among("grouping", by, GROUPINGS, "xstilts study hierarchy --help")
+            raise UnknownName.among("grouping", by, GROUPINGS)
         return table[by]
-    pairs = (part.partition("=") for part in by.replace(",", " ").split())
-    of_code = {code: name for name, _, codes in pairs for code in codes.split("+")}
+    known, of_code = list(dict.fromkeys(table.language)), dict[str, str]()
+    for part in by.replace(",", " ").split():
+        name, _, codes = part.partition("=")
+        for code in codes.split("+"):
+            if code not in known:
+                raise UnknownName.among("language with zero-shot gains", code, known)
+            if code in of_code:
+                raise XstiltsError(f"by={by} names {code!r} twice", "put each language into one group")
+            of_code[code] = name
     return table.language.map(of_code).fillna("")
 
 
@@ -204,11 +236,7 @@ def _wanting(found: Found) -> str:
     """What would be enough, where neither answer can be given."""
     inter = found.interaction
     if found.whole.p >= ALPHA or inter.main == 0.0:
-        seeds = len(found.profiles.seeds)
-        return (
-            f"The tasks themselves cannot be told apart; more than the {seeds} seeds would show whether they "
-            "differ at all."
-        )
+        return f"The tasks themselves cannot be told apart; {_apart(found)}."
     # What noise leaves falls with the root of the number of languages.
     times = (inter.expected / (SHARE * inter.main)) ** 2
     if times <= 1.0:
@@ -217,6 +245,25 @@ def _wanting(found: Found) -> str:
         f"About {math.ceil(times * inter.languages)} languages (now {inter.languages}) in these groups would "
         "be enough, if there is no interaction."
     )
+
+
+def _apart(found: Found) -> str:
+    """How many seeds or languages would tell tasks apart that differ as much as these seem to."""
+    by_seeds, by_languages = found.whole.luck
+    seeds, spoken = len(found.profiles.seeds), len(set(found.profiles.languages))
+    now = f"(now {seeds} and {spoken})"
+    if not by_seeds + by_languages < MOST:
+        return f"they seem to differ so little that no number of seeds and languages {now} can be given"
+    if by_languages < by_seeds and by_languages < 0.9:
+        many = math.ceil(seeds * by_seeds / (1 - by_languages))
+        enough = f"{max(many, seeds + 1)} seeds of these languages"
+    elif by_seeds < 0.9:
+        many = math.ceil(spoken * by_languages / (1 - by_seeds))
+        enough = f"{max(many, spoken + 1)} languages with these seeds"
+    else:
+        times = by_seeds + by_languages
+        enough = f"{math.ceil(seeds * times)} seeds and {math.ceil(spoken * times)} languages"
+    return f"if they differ as much as they seem to, about {enough} {now} would be enough"
 
 
 def _largest(inter: ranks.Interaction, rows: Sequence[str]) -> tuple[str, str, float]:
@@ -346,83 +393,29 @@ def _target_table(found: Found) -> Table:
     return Table("targets", "The same by target", pandas.DataFrame(lines), note)
 
 
-def _rank_figure(found: Found, by: str) -> Figure:
-    """Average ranks with bars of half the critical difference to either side, and each group's own."""
-    profiles, order = found.profiles, [found.profiles.rows[i] for i in found.order]
-    half = found.ranks.difference / 2
-    whole = pandas.DataFrame({"intermediate": profiles.rows, "rank": found.ranks.ranks}).assign(
-        low=lambda t: t["rank"] - half, high=lambda t: t["rank"] + half
+def _figures(found: Found, by: str) -> tuple[Figure, Figure]:
+    """Average ranks, over all and within each group, and mean gains."""
+    profiles, named = found.profiles, [(i, found.profiles.rows[i]) for i in found.order]
+    whole = pandas.DataFrame(
+        {"intermediate": [row for _, row in named], "rank": [found.ranks.ranks[i] for i, _ in named]}
     )
     inside = pandas.DataFrame(
         [
             {"intermediate": row, "group": group, "rank": found.inside(group)[i]}
-            for i, row in enumerate(profiles.rows)
+            for i, row in named
             for group in found.interaction.groups
         ]
     )
-    groups = list(found.interaction.groups)
-    menu = altair.binding_select(options=[None, *groups], labels=["all", *groups], name=f"{_word(by)}\u2002")
-    shown = altair.selection_point(fields=["group"], bind=menu, name="group")
-    y = altair.Y("intermediate:N", sort=order, title=None)
-    x = altair.X("rank:Q", title="average rank (1 is best)", scale=altair.Scale(zero=False, nice=True))
-    tips = ["intermediate", altair.Tooltip("rank", format=".2f")]
-    bars = (
-        altair.Chart(whole)
-        .mark_bar(height=9, opacity=0.35)
-        .encode(x=altair.X("low:Q", title="average rank (1 is best)"), x2="high:Q", y=y, tooltip=tips)
-    )
-    middle = altair.Chart(whole).mark_tick(thickness=3, height=20).encode(x=x, y=y, tooltip=tips)
-    dots = (
-        altair.Chart(inside)
-        .mark_point(filled=True, size=70, opacity=0.9)
-        .encode(
-            x=x,
-            y=y,
-            color=altair.Color("group:N", title=_word(by), sort=groups),
-            shape=altair.Shape("group:N", sort=groups, legend=None),
-            tooltip=["group", *tips],
-        )
-        .transform_filter(shown)
-        .add_params(shown)
-    )
-    chart = altair.layer(bars, middle, dots).properties(width=560, height=altair.Step(38))
-    told = ", ".join(f"{profiles.rows[i]} {found.ranks.ranks[i]:.2f}" for i in found.order)
-    return Figure(
-        "ranks",
-        f"Average ranks, and those within each {_word(by)}",
-        chart,
-        f"Average ranks, best first: {told}; critical difference {found.ranks.difference:.2f}",
-        f"Bars that do not overlap differ (Nemenyi, 5 %, {found.ranks.blocks} languages as blocks, these "
-        "very runs). Dots: groups of two languages or more.",
-    )
-
-
-def _heat_figure(found: Found, by: str) -> Figure:
-    """Mean gain of every intermediate task in every group."""
-    profiles, order = found.profiles, [found.profiles.rows[i] for i in found.order]
-    data = pandas.DataFrame(
+    gained = pandas.DataFrame(
         [
             {"intermediate": row, "group": group, "gain": profiles.gains[profiles.groups == group, i].mean()}
-            for i, row in enumerate(profiles.rows)
+            for i, row in named
             for group in found.groups
         ]
     )
-    most = float(data.gain.abs().max()) or 1.0
-    base = altair.Chart(data).encode(
-        x=altair.X("intermediate:N", sort=order, title=None, axis=altair.Axis(labelAngle=-30)),
-        y=altair.Y("group:N", sort=list(found.groups), title=None),
-        tooltip=["intermediate", "group", altair.Tooltip("gain", format="+.2f")],
-    )
-    scale = altair.Scale(domain=[-most, most], domainMid=0)
-    tiles = base.mark_rect().encode(color=altair.Color("gain:Q", title="gain, points", scale=scale))
-    words = base.mark_text().encode(text=altair.Text("gain:Q", format="+.1f"))
-    chart = altair.layer(tiles, words).properties(width=altair.Step(72), height=altair.Step(28))
-    return Figure(
-        "gains",
-        f"Mean gain over none, by {_word(by)}",
-        chart,
-        f"Heat map of the mean gain of {len(order)} intermediate tasks in {len(found.groups)} groups",
-        "Points, mean over (target, language, seed) blocks.",
+    return (
+        rank_figures.averages(whole, inside, found.ranks.difference, found.ranks.blocks, _word(by)),
+        rank_figures.gained(gained, _word(by)),
     )
 
 
@@ -438,6 +431,11 @@ def _notes(found: Found, by: str, permutations: int) -> tuple[str, ...]:
         f"consistent asks for a bound of the interaction under {SHARE:g} of the main effect, an estimate "
         "whose own error is not in the bound",
     ]
+    if "=" in by:
+        told = "; ".join(f"{group}: {' '.join(codes)}" for group, codes in found.members.items())
+        notes.append(f"groups by hand: {told}")
+    if found.outside:
+        notes.append(f"left out, in no {_word(by)}: {' '.join(found.outside)}")
     if alone:
         notes.append(f"one language, ranked but not in the interaction: {', '.join(alone)}")
     if profiles.dropped:

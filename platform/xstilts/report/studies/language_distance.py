@@ -39,6 +39,11 @@ URIEL = {"syntactic": "S_", "phonological": "P_", "inventory": "INV_", "featural
 CORPORA = {"XLM-R": "cc100_gib", "mT5": "mc4_tokens_b", "Wikipedia": "wiki_uncompressed_bytes"}
 """Pretraining corpus -> the column of language_resources.csv that has its sizes."""
 
+ISOLATE = "(isolate)"
+"""The family of languages that have none."""
+FAMILIES = 3
+"""The least for a random effect: two cannot be told from the languages they have."""
+
 HALF_WAY_ROUND = 20_015.0
 """Kilometres; half of the circumference of a sphere with the Earth's mean radius, 6371 km."""
 
@@ -65,10 +70,10 @@ def distances(
         UnknownName: a language, or a predictor of `extra`, is not known.
         XstiltsError: `extra` asks for URIEL, whose data are not installed.
     """
-    wrong = [name for name in extra if name not in (*URIEL, *PREDICTORS)]
-    if wrong:
-        known = (*PREDICTORS, *URIEL)
-        raise UnknownName.among("language distance", wrong[0], known, "xstilts study similarity --help")
+    known = (*PREDICTORS, *URIEL)
+    for name in extra:
+        if name not in known:
+            raise UnknownName.among("language distance", name, known)
     made = pandas.DataFrame([_plain(code, source, corpus) for code in codes], index=list(codes))
     for name in extra:
         if name in URIEL:
@@ -76,9 +81,12 @@ def distances(
     return made.astype("float64")
 
 
-def chosen(table: pandas.DataFrame, most: int) -> tuple[list[str], list[str], list[str]]:
+def chosen(
+    table: pandas.DataFrame, most: int, asked: Sequence[str] = (), whose: str = ""
+) -> tuple[list[str], list[str], list[str]]:
     """Of a table of predictors: (those that can be used, at most `most`), (languages that lack one of them),
-    (what was left out, in words). Predictors keep the order of the columns."""
+    (what was left out, in words). Predictors keep the order of the columns; one that no language has is
+    left out without a word unless it is `asked` for by name. `whose`: what carries `most`, "9 families"."""
     used: list[str] = []
     notes: list[str] = []
     for name in table.columns:
@@ -86,14 +94,48 @@ def chosen(table: pandas.DataFrame, most: int) -> tuple[list[str], list[str], li
         if values.isna().mean() > MISSING:
             if values.notna().any():
                 notes.append(f"{name}: unknown for {int(values.isna().sum())} of {len(values)} languages")
+            elif name in asked:
+                notes.append(f"{name}: unknown for these languages")
         elif values.nunique(dropna=True) < 2:
             notes.append(f"{name}: the same for all languages")
         elif len(used) == most:
-            notes.append(f"{name}: {len(table)} languages carry no more than {most} predictors")
+            carried = f"{most} predictor{'s' if most > 1 else ''}"
+            notes.append(f"{name}: {whose or f'{len(table)} languages'} carry no more than {carried}")
         else:
             used.append(name)
     lacking = [str(code) for code in table.index[table[used].isna().any(axis=1)]] if used else []
     return used, lacking, notes
+
+
+def family(code: str) -> str:
+    """The top-level family of a language; an isolate, or one that is not registered, is its own."""
+    try:
+        found = languages.of(code).family
+    except UnknownName:
+        return code
+    return code if found == ISOLATE else found
+
+
+def genus(code: str) -> str:
+    """The genus of a language, a group of obvious relatives; one that has none is its own."""
+    try:
+        return languages.of(code).genus or code
+    except UnknownName:
+        return code
+
+
+def families(codes: Collection[str]) -> int:
+    """How many families these languages are of, where a random effect can hold them: three or more, and fewer
+    than languages; else 0."""
+    found = len({family(code) for code in codes})
+    return found if FAMILIES <= found < len(codes) else 0
+
+
+def related(codes: Collection[str]) -> list[str]:
+    """The groups of related languages that are random effects: "family", and "genus" where there are more of
+    these than families and fewer than languages; nothing where families are none."""
+    count, genera = families(codes), len({genus(code) for code in codes})
+    return ["family", *(["genus"] if count < genera < len(codes) else [])] if count else []
 
 
 def _plain(code: str, source: str, corpus: str) -> dict[str, float | None]:
@@ -107,7 +149,7 @@ def _plain(code: str, source: str, corpus: str) -> dict[str, float | None]:
     return {
         "distance": None,
         "size": float(numpy.log10(size)) if size and size > 0 else None,
-        "genetic": 0.0 if same_genus else 0.5 if one.family == other.family else 1.0,
+        "genetic": 0.0 if same_genus else 0.5 if family(code) == family(source) else 1.0,
         "geographic": great_circle(here, there) / HALF_WAY_ROUND,
         "script": float(one.script != other.script),
     }

@@ -2,9 +2,10 @@
 
 Variances are estimated by REML (statsmodels' MixedLM; crossed effects are variance components of one group).
 Slopes and their covariance follow from them by generalised least squares. A predictor that is a property of
-languages is judged by the number of languages, not of rows: tests are F and t with the degrees of freedom
-that its units leave (units - 1 - predictors), the between-within rule, where a normal approximation with ten
-languages would claim too much. Measured on frames in which nothing is planted: see tests/unit/test_mixed.py.
+languages is judged by the number of languages, or of families where related languages share an effect, not of
+rows: tests are F and t with the degrees of freedom that its units leave (units - 1 - predictors), the
+between-within rule, where a normal approximation with ten languages would claim too much. Measured on frames
+in which nothing is planted: see tests/unit/test_mixed.py and test_similarity.py.
 """
 
 from __future__ import annotations

@@ -34,6 +34,7 @@ DESCRIPTIVE = "descriptive: sizes of one family are too few, and differ in more 
 SIZE, REMOVED = "parameters, millions", "errors removed, %"
 LOST, OTHERS = "points lost outside English", "mean of others"
 ORDER = ["family", SIZE]
+MAIN_COLUMNS = ("model", SIZE, "none", "gain", "low", "high", REMOVED, "family")
 READING = "low, high: 95 %, languages and seeds redrawn; the same tasks, languages and seeds in all sizes"
 ONE_SEED = (
     "low, high: 95 %, languages redrawn; one seed, so that the luck of runs is not in them; the same tasks, "
@@ -41,6 +42,7 @@ ONE_SEED = (
 )
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
 """Okabe and Ito's."""
+SHAPES = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down"]
 
 Sizes = Mapping[str, tuple[str, float]]
 """Model -> (family, parameters in millions)."""
@@ -101,11 +103,11 @@ def answer(gains: Gains, *, sizes: Sizes | None = None, seed: int = 0) -> Answer
             f"{points(reduction)} % of the errors {per}; {_agree(gain, reduction)}.",
         ),
         tables=(Table("sizes", "Gain on NLI tasks by size of the encoder", rows.sort_values(ORDER),
-                      READING if table.seed.nunique() > 1 else ONE_SEED),
+                      READING if table.seed.nunique() > 1 else ONE_SEED, MAIN_COLUMNS),
                 _by_pair(table, known)),
         figures=(_figure(rows, "gain", "gain, points", "low", "high"),
                  _figure(rows, REMOVED, REMOVED)),
-        caption=gains.caption(),
+        caption=gains.caption(table),
         notes=(*notes, *said, *_controls(slopes, family), DESCRIPTIVE),
         facts={"slopes": {name: list(value) for name, value in slopes.items()}},
     )  # fmt: skip
@@ -262,21 +264,25 @@ def _count(row: pandas.Series) -> str:
 
 def _figure(rows: pandas.DataFrame, name: str, title: str, low: str = "", high: str = "") -> Figure:
     families = list(dict.fromkeys(rows.family))
-    scale = altair.Scale(domain=families, range=[COLOURS[i % len(COLOURS)] for i in range(len(families))])
+    kinds = range(len(families))
+    colours = altair.Scale(domain=families, range=[COLOURS[i % len(COLOURS)] for i in kinds])
+    shapes = altair.Scale(domain=families, range=[SHAPES[i % len(SHAPES)] for i in kinds])
     data = rows.rename(columns={SIZE: "millions", name: "shown"})
     scale_x = altair.Scale(type="log", nice=False, padding=14)
     short = "datum.value < 1 ? format(datum.value, '.2~g') : format(datum.value, ',.0f')"
-    ticks = altair.Axis(values=sorted(set(data.millions)), labelOverlap=True, labelExpr=short)
+    # Greedy leaves out a label only where it would touch another; every size has its tick.
+    ticks = altair.Axis(values=sorted(set(data.millions)), labelOverlap="greedy", labelExpr=short)
     base = altair.Chart(data).encode(
         x=altair.X("millions:Q", scale=scale_x, axis=ticks, title=f"{SIZE} (log scale)"),
-        color=altair.Color("family:N", scale=scale, title="family"),
+        color=altair.Color("family:N", scale=colours, title="family"),
     )
     y = altair.Y("shown:Q", title=title, scale=altair.Scale(zero=False))
     tooltip = ["model", altair.Tooltip("shown:Q", title=title, format=".1f")]
-    layers = [
-        base.mark_line(strokeWidth=2).encode(y=y),
-        base.mark_circle(size=60).encode(y=y, tooltip=tooltip),
-    ]
+    # Open marks, one shape a family: of two at one place both are seen.
+    points = base.mark_point(size=90, strokeWidth=2, opacity=1).encode(
+        y=y, shape=altair.Shape("family:N", scale=shapes, title="family"), tooltip=tooltip
+    )
+    layers = [base.mark_line(strokeWidth=1.5, opacity=0.6).encode(y=y), points]
     if low:
         layers.append(
             base.mark_rule(strokeWidth=1.5).encode(y=altair.Y(f"{low}:Q", title=title), y2=f"{high}:Q")

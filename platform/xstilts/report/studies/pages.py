@@ -1,7 +1,7 @@
 """An answer as files: an interactive page that asks nothing of the network, figures and tables for papers.
 
 study.html              sentence, table, figures with filters; Vega is in it, and a policy forbids loading
-study.svg, study.png    the first figure; others under their own names; the caption stands over each
+study.svg, study.png    the first figure; others under their own names; note and caption stand over each
 study.tex               the sentence, every table with booktabs, and every figure, captions under them
 study.pdf               the figure that study.tex includes, bare
 <table>.csv, study.json the numbers
@@ -10,7 +10,6 @@ study.pdf               the figure that study.tex includes, bare
 from __future__ import annotations
 
 import json
-import math
 import re
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -22,20 +21,19 @@ from typing import Any
 import altair
 import vl_convert
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup, escape
 from rich.console import Group, RenderableType
-from rich.table import Table as Shown
 from rich.text import Text
 
 from xstilts.errors import StoreError
 from xstilts.record.artifacts import ArtifactStore, study_file
-from xstilts.report.studies import catalogue
-from xstilts.report.studies.answer import LEAST_P, Answer, Figure, Table
+from xstilts.report.render import marked
+from xstilts.report.studies import catalogue, tables
+from xstilts.report.studies.answer import Answer, Figure, Table
 
-WIDEST = 8
-"""Columns of a table in a terminal and on paper; the first are the main ones, and the CSV has all."""
 LONGEST = 30
 """Rows of a table that fit on a page of paper; what is longer is broken over pages."""
+HEADER = 12
+"""Letters in a line of a column's name on paper, unless a word is longer."""
 FITTING = r"width=\linewidth,height=0.6\textheight,keepaspectratio"
 """Of a figure on paper: the rest of the page is its caption's."""
 SCALE = 2.0
@@ -79,23 +77,25 @@ def publish(
     Raises:
         XstiltsError: no such study or option, data that cannot be studied, a folder that cannot be written.
     """
-    answer = catalogue.of_plans(name, stored, words) if stored else catalogue.published(name)
+    answer = catalogue.of_plans(name, stored, words) if stored else catalogue.published(name, words)
     folder = to or Path(f"{answer.study}-study")
     if to is not None or not stored:
         return Study(answer, write(answer, folder))
     plan, store = stored[0]
-    bucket = "://" in store.location
-    if not bucket:
-        folder = Path(store.location) / study_file(plan["job"], answer.study, "")
+    if "://" not in store.location:
+        return Study(answer, write(answer, Path(store.location) / study_file(plan["job"], answer.study, "")))
     files = write(answer, folder)
-    if bucket:
-        for file in files:
-            store.upload(file, study_file(plan["job"], answer.study, file.name))
+    before = _written(store.read(study_file(plan["job"], answer.study, "study.json")), answer.study)
+    for file in files:
+        store.upload(file, study_file(plan["job"], answer.study, file.name))
+    for name in sorted(before - {file.name for file in files}):
+        store.delete(study_file(plan["job"], answer.study, name))
     return Study(answer, files)
 
 
 def write(answer: Answer, folder: Path) -> list[Path]:
-    """Writes all files into `folder`, making it where needed; the page is first.
+    """Writes all files into `folder`, making it where needed; the page is first. What the same study had
+    written there and this answer has no more (a figure, where it is refused now) is removed.
 
     Raises:
         StoreError: the folder cannot be written.
@@ -111,12 +111,33 @@ def write(answer: Answer, folder: Path) -> list[Path]:
     files["study.json"] = json.dumps(answer.to_json(), indent=1, ensure_ascii=False).encode()
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        former = folder / "study.json"
+        before = _written(former.read_bytes() if former.is_file() else None, answer.study)
+        for gone in (folder / name for name in before - set(files)):
+            if gone.is_file():
+                gone.unlink()
         for name, data in files.items():
             (folder / name).write_bytes(data)
     except OSError as problem:
         what = f"the study cannot be written to {folder} ({problem})"
         raise StoreError(what, "choose another folder: --to DIR") from problem
     return [folder / name for name in files]
+
+
+def _written(former: bytes | None, study: str) -> set[str]:
+    """Names of the files that `study` wrote beside this study.json; none where another study, or something
+    else, is in it. Only names that `write` gives are among them, whatever the file says."""
+    try:
+        words = json.loads(former or b"null")
+        if words["study"] != study:
+            return set()
+        files, figures = ([one["name"] for one in words[kind]] for kind in ("tables", "figures"))
+    except (ValueError, TypeError, LookupError):
+        return set()
+    drawn = ["study", *(f"study_{name}" for name in figures[1:])][: len(figures)]
+    named = [f"{name}.csv" for name in files]
+    named += [f"{name}.{suffix}" for name in drawn for suffix in ("svg", "png", "pdf")]
+    return {name for name in named if re.fullmatch(r"\w+\.\w+", name)}
 
 
 def page(answer: Answer) -> str:
@@ -128,7 +149,9 @@ def page(answer: Answer) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(shown=shown, numeric=_numeric, marked=_marked)
+    environment.globals.update(
+        shown=tables.shown, numeric=tables.numeric, ordered=tables.ordered, marked=marked
+    )
     figures = [{"name": figure.name, "spec": specification(figure)} for figure in answer.figures]
     return environment.get_template("study.html.j2").render(
         answer=answer,
@@ -148,7 +171,7 @@ def specification(figure: Figure) -> dict[str, Any]:
 
 
 def svg(figure: Figure, caption: str = "") -> str:
-    """The figure as it is printed: light, on nothing, under its title and caption where there is one."""
+    """The figure as it is printed: light, on nothing, under its title, note and caption where it has one."""
     text: str = vl_convert.vegalite_to_svg(_captioned(figure, caption), config=theme(dark=False))
     return text
 
@@ -168,9 +191,9 @@ def pdf(figure: Figure) -> bytes:
 
 
 def _captioned(figure: Figure, caption: str) -> dict[str, Any]:
-    """The figure's words with its title, and the caption as lines under it: a file that leaves the page says
-    of itself what n, seeds, split and selection it is of. Lines are as long as the figure is wide, which is
-    known only once it is drawn."""
+    """The figure's words with its title, and its note and the caption as lines under it: a file that leaves
+    the page says of itself what its marks are, and of what n, seeds, split and selection. Lines are as long
+    as the figure is wide, which is known only once it is drawn."""
     words = specification(figure)
     if not caption:
         return words
@@ -179,7 +202,11 @@ def _captioned(figure: Figure, caption: str) -> dict[str, Any]:
     letters = max(NARROWEST, int(float(found.group(1)) / LETTER) if found else NARROWEST)
     words["title"] = {
         "text": textwrap.wrap(figure.title, letters, break_on_hyphens=False),
-        "subtitle": textwrap.wrap(caption, letters, break_on_hyphens=False),
+        "subtitle": [
+            line
+            for part in (figure.note.replace("`", "'"), caption)
+            for line in textwrap.wrap(part, letters, break_on_hyphens=False)
+        ],
         "anchor": "start",
         "frame": "bounds",
         "fontSize": 13,
@@ -218,9 +245,15 @@ def theme(dark: bool) -> dict[str, Any]:
 
 
 def latex(answer: Answer) -> str:
-    """The sentence as a paragraph, every table with booktabs rules and every figure as a `figure` of its PDF,
-    each under the caption that it must not go without."""
-    parts = [r"% \usepackage{booktabs,graphicx,longtable}", _escaped(answer.sentence), ""]
+    """The sentence and the tests as paragraphs, tables with booktabs rules, every figure as a `figure` of its
+    PDF; each under the caption that it must not go without."""
+    # Names such as world_paraphrase and numbers are not hyphenated: lines need room for wider spaces.
+    parts = [r"% \usepackage{booktabs,graphicx,longtable}", r"{\emergencystretch=3em"]
+    parts += [_escaped(answer.sentence), ""]
+    for test, what in ((answer.primary, "Primary test"), (answer.robustness, "Robustness")):
+        if test is not None:
+            parts += [_escaped(f"{what}: {test.name}: {test.text}"), ""]
+    parts += [r"\par}", ""]
     for table in answer.tables:
         parts += _long(answer, table) if len(table.data) > LONGEST else _short(answer, table)
     for at, figure in enumerate(answer.figures):
@@ -278,30 +311,26 @@ def _long(answer: Answer, table: Table) -> list[str]:
 
 def _cells(table: Table) -> tuple[str, str, list[str]]:
     """How columns are aligned, the row of names, and the rows."""
-    columns = _main(table)
-    align = "".join("r" if _numeric(table, name) else "l" for name in columns)
+    columns = tables.main(table)
+    align = "".join("r" if tables.numeric(table, name) else "l" for name in columns)
     lines = [
-        " & ".join(_escaped(shown(name, value)) for name, value in zip(columns, row, strict=False)) + r" \\"
-        for row in table.data.itertuples(index=False, name=None)
+        " & ".join(_escaped(tables.shown(name, value)) for name, value in zip(columns, row, strict=True))
+        + r" \\"
+        for row in table.data[columns].itertuples(index=False, name=None)
     ]
-    return align, " & ".join(_escaped(name) for name in columns) + r" \\", lines
+    return align, " & ".join(_stacked(name) for name in columns) + r" \\", lines
+
+
+def _stacked(name: str) -> str:
+    """A column's name, in lines where it is long: a narrower table keeps larger letters."""
+    lines = [_escaped(line) for line in textwrap.wrap(name, HEADER, break_long_words=False)]
+    stacked = r" \\ ".join(lines)
+    return rf"\shortstack{{{stacked}}}" if len(lines) > 1 else stacked
 
 
 def _of(answer: Answer, table: Table) -> tuple[str, str, str]:
     """Label, title and note of a table on paper."""
-    return f"tab:{answer.study}-{table.name}", _titled(table), table.note
-
-
-def _main(table: Table) -> list[str]:
-    """The columns that are shown where there is no room for all."""
-    return [str(name) for name in table.data.columns][:WIDEST]
-
-
-def _titled(table: Table) -> str:
-    """The title where only the main columns are shown."""
-    more = len(table.data.columns) - WIDEST
-    what = "column" if more == 1 else "columns"
-    return f"{table.title} ({more} more {what} in {table.name}.csv)" if more > 0 else table.title
+    return f"tab:{answer.study}-{table.name}", tables.printed(table), table.note
 
 
 def _under(answer: Answer, label: str, title: str, note: str) -> list[str]:
@@ -321,46 +350,11 @@ def terminal(answer: Answer) -> RenderableType:
     for test, what in ((answer.primary, "primary"), (answer.robustness, "robustness")):
         if test is not None:
             parts.append(Text(f"{what}: {test.name}: {test.text}"))
-    for table in answer.tables[:1]:
-        drawn = Shown(
-            title=_titled(table), caption=f"{table.note}\n{answer.caption}", title_justify="left",
-            caption_justify="left",
-        )  # fmt: skip
-        columns = _main(table)
-        for name in columns:
-            drawn.add_column(Text(name), justify="right" if _numeric(table, name) else "left")
-        for row in table.data.itertuples(index=False, name=None):
-            drawn.add_row(*(Text(shown(name, value)) for name, value in zip(columns, row, strict=False)))
-        parts.append(drawn)
+    parts += [tables.Fitted(table, answer.caption) for table in answer.tables[:1]]
     if not answer.tables and answer.caption:
         parts.append(Text(answer.caption, style="dim"))
     parts += [Text(f"note: {note}", style="dim") for note in answer.notes]
     return Group(*parts)
-
-
-def shown(name: str, value: Any) -> str:
-    """A value as people read it: two decimals, a p-value never as zero, a dash for nothing."""
-    if value is None or (isinstance(value, float) and math.isnan(value)) or str(value) == "<NA>":
-        return "\u2013"
-    if hasattr(value, "item"):
-        value = value.item()
-    if isinstance(value, float):
-        if name == "p" or name.startswith("p "):
-            return (
-                f"<{LEAST_P:.4f}" if value < LEAST_P else f"{value:.4f}" if value < 0.01 else f"{value:.3f}"
-            )
-        text = f"{value:.2f}" if abs(value) < 1000 else f"{value:,.0f}"
-        return ("0.00" if text == "-0.00" else text).replace("-", "\u2212")
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
-
-
-def _numeric(table: Table, name: str) -> bool:
-    return bool(table.data[name].dtype.kind in "iuf")
-
-
-def _marked(text: str) -> Markup:
-    """Escaped, with what stands between backticks as code."""
-    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 
 def _one_line(text: str) -> str:

@@ -51,12 +51,14 @@ class Need:
     table: pandas.DataFrame
     """One row an (intermediate, target) pair, with COLUMNS; `needed` is how many seeds show `gain`."""
     sentence: str
+    caption: str = ""
+    """What the spread was measured on."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; None for a number that is not there."""
         rows = self.table.astype(object).where(self.table.notna(), None).to_dict("records")
         asked = {"gain": self.gain, "power": self.power, "alpha": self.alpha}
-        return {**asked, "sentence": self.sentence, "rows": rows}
+        return {**asked, "sentence": self.sentence, "caption": self.caption, "rows": rows}
 
 
 def seeds_needed(sd: float, gain: float, power: float = 0.8, alpha: float = 0.05) -> int | None:
@@ -125,8 +127,13 @@ def of_plans(
         TooLittle: no pair has two seeds.
         StoreError: a record is damaged.
     """
-    frames = [frame.frame(plan, store) for plan, store in stored]
-    return of_gains(of_frame(pandas.concat(frames, ignore_index=True)), gain, power, alpha)
+    frames, commits = [], set()
+    for plan, store in stored:
+        known = frame.records(plan, store)
+        frames.append(frame.frame(plan, store, known))
+        commits.update(frame.provenance(known).get("commit", []))
+    found = of_frame(pandas.concat(frames, ignore_index=True), ", ".join(sorted(commits)) or "-")
+    return of_gains(found, gain, power, alpha)
 
 
 def of_gains(gains: Gains, gain: float, power: float = 0.8, alpha: float = 0.05) -> Need:
@@ -137,6 +144,21 @@ def of_gains(gains: Gains, gain: float, power: float = 0.8, alpha: float = 0.05)
         XstiltsError: a number is not one that it can be, or there are several models.
     """
     _check(1.0, gain, power, alpha)
+    try:
+        made = _pairs(gains, gain, power, alpha)
+    except TooLittle as why:
+        raise why.unfinished(gains.unscored) from None
+    sd, most = pooled(made)
+    needed, at_most = (seeds_needed(each, gain, power, alpha) for each in (sd, most))
+    text = (
+        f"A gain of {gain:g} points needs {_many(needed)} at the spread measured over all {len(made)} pairs "
+        f"(sd {sd:.2f}; with sd at most {most:.2f}, {_many(at_most)}): power {power:.0%}, alpha {alpha:g}."
+    )
+    return Need(gain, power, alpha, made, text, gains.caption())
+
+
+def _pairs(gains: Gains, gain: float, power: float, alpha: float) -> pandas.DataFrame:
+    """One row a pair of tasks, with COLUMNS; raises TooLittle where there is none."""
     table = gains.single().zero_shot
     rows = [
         _row(str(names[0]), str(names[1]), _by_seed(own), gain, power, alpha)
@@ -147,14 +169,7 @@ def of_gains(gains: Gains, gain: float, power: float = 0.8, alpha: float = 0.05)
         raise TooLittle(
             "no pair of tasks has two seeds", "two seeds at least, three or more to trust the spread"
         )
-    made = pandas.DataFrame(kept, columns=COLUMNS).astype({"needed": "Int64", "needed at most": "Int64"})
-    sd, most = pooled(made)
-    needed, at_most = (seeds_needed(each, gain, power, alpha) for each in (sd, most))
-    text = (
-        f"A gain of {gain:g} points needs {_many(needed)} at the spread measured over all {len(made)} pairs "
-        f"(sd {sd:.2f}; with sd at most {most:.2f}, {_many(at_most)}): power {power:.0%}, alpha {alpha:g}."
-    )
-    return Need(gain, power, alpha, made, text)
+    return pandas.DataFrame(kept, columns=COLUMNS).astype({"needed": "Int64", "needed at most": "Int64"})
 
 
 def pooled(made: pandas.DataFrame) -> tuple[float, float]:

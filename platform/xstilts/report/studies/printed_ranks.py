@@ -126,7 +126,8 @@ def _figure(average: pandas.Series, difference: float, tasks: int) -> Figure:
         f"Average ranks over {tasks} target tasks",
         altair.layer(bars, ticks).properties(width=560, height=altair.Step(30)),
         f"Average ranks, best first: {told}",
-        "Bars that do not overlap differ (Nemenyi, 5 %, these very encoders).",
+        f"Grey bars: half the critical difference of {difference:.2f} to either side of the average rank; "
+        "tasks whose bars do not overlap differ (Nemenyi, 5 %, these very encoders).",
     )
 
 

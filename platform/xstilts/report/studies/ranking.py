@@ -31,7 +31,7 @@ from xstilts.report.studies.gains import Gains
 from xstilts.report.transfer import BASE, REFERENCE
 
 QUESTION = "Which intermediate task should be taken, and can that be known before the target is trained?"
-RANKS, CHANCE = "better than chance", "no better than chance"
+RANKS, OPEN = "better than chance", "not shown to be better than chance"
 ALPHA = 0.05
 LEAST_TASKS, LEAST_TARGETS = 5, 3
 """Five tasks can be relabelled in 120 ways, so that p can be 0.008; four in 24, where only 0.042 would do."""
@@ -97,7 +97,7 @@ def answer(
     primary, robust = _tests(grid, by, judged, seed)
     assert primary.p is not None
     main = _main_table(grid, judged, (intermediate_cost, target_cost))
-    verdict = RANKS if primary.p < ALPHA else CHANCE
+    verdict = RANKS if primary.p < ALPHA else OPEN
     return Answer(
         study="select",
         question=QUESTION,
@@ -107,10 +107,16 @@ def answer(
         robustness=robust,
         tables=(main, _picks_table(grid)),
         figures=(_figure(judged),),
-        caption=gains.caption(),
+        caption=gains.caption(_used(gains, grid)),
         notes=(*grid.left_out, *_notes(grid)),
         facts={"by": by, "alpha": ALPHA, "tasks": list(grid.tasks), "targets": list(grid.targets)},
     )
+
+
+def _used(gains: Gains, grid: Grid) -> pandas.DataFrame:
+    """The gains that were ranked."""
+    table = gains.zero_shot
+    return table[table.intermediate.isin(grid.tasks) & table.target.isin(grid.targets)]
 
 
 def published() -> Answer:
@@ -211,8 +217,11 @@ def _grid(gains: Gains, measures: pandas.DataFrame | None, by: str) -> Grid:
         str(name): own.pivot_table(index="intermediate", columns="target", values="value")
         for name, own in kept.groupby("measure", sort=False)
     }
+    if not pivots:
+        enough = "`probe: {measures: [logme, text_embedding]}` in the job, or `probe: {}` for all measures"
+        raise TooLittle("no measure of these jobs is of an intermediate task and a target", enough)
     if by not in pivots:
-        raise UnknownName.among("measure of these jobs", by, pivots, "`probe.measures` in the job file")
+        raise UnknownName.among("measure of these jobs", by, pivots)
     own = pivots[by]
     tasks = [name for name in dict.fromkeys(table.intermediate) if name in own.index]
     targets = [name for name in dict.fromkeys(table.target) if name in own.columns]
@@ -326,8 +335,14 @@ def _sentence(grid: Grid, by: str, judged: dict[str, Judged], primary: Test, ver
     return (
         f"{said}: NDCG {own.ndcg:.2f}, of a blind ranking {blind.ndcg:.2f} ({p_value(primary.p)}). Its first "
         f"choice loses {own.points:.2f} points to the best task, a blind one {blind.points:.2f}; the best of "
-        f"its first three loses {own.regret_3:.2f} % of the score."
+        f"its first three loses {own.regret_3:.2f} % of the score." + ("" if verdict == RANKS else _MORE)
     )
+
+
+_MORE = (
+    " That it tells nothing is not shown either: a smaller difference needs more intermediate tasks, or "
+    "targets that want different ones."
+)
 
 
 def _main_table(grid: Grid, judged: dict[str, Judged], costs: tuple[float, float]) -> Table:

@@ -106,6 +106,9 @@ class Concordance:
     """That tasks which do not matter agree as much with other seeds, in these languages."""
     p: float
     """The same with other seeds and languages; NaN for a single language."""
+    luck: tuple[float, float] = (math.nan, math.nan)
+    """Of seeds and of languages: how much of what is observed luck alone reaches in one of twenty. Where the
+    two add up to less than 1, `p` is below 0.05; each falls as there are more of them."""
 
 
 def matters(
@@ -129,13 +132,17 @@ def matters(
         observed = float((of_seed.sum(axis=1) ** 2).sum())
         by_seed = _relabelled(of_seed, drawn).sum(axis=2)
         by_both = by_seed + _relabelled(of_language, spoken[:, :, members]).sum(axis=2)
+        null, seeds = (by_both**2).sum(axis=1), (by_seed**2).sum(axis=1)
+        reach = numpy.quantile(null, 0.95) / max(null.mean() * observed, TIE)
+        luck = (float(reach * seeds.mean()), float(reach * max(null.mean() - seeds.mean(), 0.0)))
         results.append(
             Concordance(
                 blocks=len(blocks),
                 w=chi2 / (len(blocks) * (rows - 1)),
                 chi2=chi2,
-                p_seeds=_p(observed, (by_seed**2).sum(axis=1)),
-                p=math.nan if len(members) == 1 else _p(observed, (by_both**2).sum(axis=1)),
+                p_seeds=_p(observed, seeds),
+                p=math.nan if len(members) == 1 else _p(observed, null),
+                luck=luck,
             )
         )
     return results

@@ -4,36 +4,41 @@ Stated beforehand. Response: degradation, the score in the source language minus
 of the row `none`, averaged over seeds and models to one value a (target task, language). Primary test: a
 mixed-effects regression of it on language predictors (`language_distance`: pretraining size, genetic and
 geographic distance, script; in a generated world its distance; last, where probe steps measured it, overlap
-of vocabularies under the tokenizer), language and task random, and with four tasks or more each task's own
-slopes too, so that it speaks of other tasks, REML; the joint F test that all slopes are zero, alpha 0.05,
-languages - 1 - predictors degrees of freedom, and no more than tasks - 1 where slopes are random. With fewer
-tasks the answer is for these tasks and says so; with one task it is least squares. One predictor for every
-five languages, in that order. Where the regression does not converge, a permutation of languages takes its
-place and says so. Robustness: R2 of predictions for languages left out, one at a time, against the task
-means; and by whole families, because related languages are not independent (Galton's problem). Beside it the
-slopes with each task left out: one task of six can make most of a slope (PAN-X does in the published ones).
+of vocabularies under the tokenizer), REML; the joint F test that all slopes are zero, alpha 0.05.
+    Random: language and task; with four tasks or more each task's own slopes, so that it speaks of other
+tasks (with fewer the answer is for these tasks and says so); and family (an isolate is one of its own) where
+there are three or more, fewer than languages, and genus with it where there are more of these than families
+and fewer than languages: related languages are not independent (Galton's problem), and the predictors are
+properties of families. With one task the residual is the language; where families are not random either, it
+is least squares. Degrees of freedom: families - 1 - predictors, or languages - 1 - predictors where families
+are not random; and no more than tasks - 1 where slopes are. Two families cannot be told from their languages:
+these are the units there, and the answer says so.
+    Predictors: one for every five languages, in that order, and no more than families - 2 where families are
+random. Where the regression does not converge, a permutation of languages (where families are random, of
+families and their means) takes its place and says so. Robustness: R2 of predictions for languages left out,
+one at a time and by whole families, against the task means. Beside it the slopes with each task left out: one
+task of six can make most of a slope (PAN-X does in the published ones).
 
 Everything else has intervals and no p-value: the single slopes, the same regression of gains, and measures of
 probe steps (task similarity, alignment), for which a tidy table `model intermediate target language measure
-value` is needed (`measures`). Method: Lauscher et al. 2020 (arXiv 2005.00633) regress zero-shot losses on
-lang2vec similarities and pretraining size; correlations over a handful of languages are not reported here.
+value` is needed (`measures`), the mean over layers; layer by layer alignment is described (`alignment`) and
+not regressed on. Method: Lauscher et al. 2020 (arXiv 2005.00633) regress zero-shot losses on lang2vec
+similarities and pretraining size; correlations over a handful of languages are not reported here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy
 import pandas
 
-from xstilts.errors import UnknownName
 from xstilts.report.published import published as papers
-from xstilts.report.studies import language_distance, measured, mixed, scatter
+from xstilts.report.studies import alignment, language_distance, measured, scatter
 from xstilts.report.studies.answer import Answer, Table, Test, TooLittle, p_value
 from xstilts.report.studies.gains import Gains
 from xstilts.report.studies.leaving_out import Foretold, leave_out
+from xstilts.report.studies.regression import TASKS, VOCABULARY, Regression, regress, without_each
 from xstilts.report.transfer import BASE, source_language
 from xstilts.report.verdict import points
 from xstilts.tasks import languages, registry
@@ -41,62 +46,27 @@ from xstilts.tasks import languages, registry
 NAME = "similarity"
 QUESTION = "How far do task similarity and language distance predict loss and gain in other languages?"
 ALPHA = 0.05
-VOCABULARY = "vocabulary"
-"""The measure of probe steps that is a language predictor."""
-LEAST = 5
-"""Languages for each predictor, and in all."""
+FEW = 4
+"""Degrees of freedom; with fewer it is said that they are few."""
 SLOPES = ["response", "predictor", "points per sd", "low", "high", "languages", "tasks"]
-LANGUAGE_AND_TASK = [mixed.Random("language", "language"), mixed.Random("task", "target")]
-TASKS = 4
-"""The least that carry slopes of their own. Where tasks' slopes differ (sd 5 points) and their mean is zero,
-intercepts alone found one in 11 of 20 frames of six tasks and 12 of 20 of four, at alpha 0.05; with slopes
-none in 20 did (nor in 40 without such differences: the fewest degrees of freedom are on the safe side)."""
 XXL = " (75% trained)"
 """How the model of some of mT5's tables is told from itself in others."""
 PUBLISHED_TASKS = ("xnli", "pawsx", "panx", "xquad", "mlqa", "tydiqa")
 """With a baseline in each language, of several models, by one paper (mT5, tables 6 to 11)."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Regression:
-    """One response on language predictors."""
-
-    cells: pandas.DataFrame
-    """One row a (target, language): target language y, one standardised column a predictor."""
-    used: list[str]
-    fit: mixed.Fit | None
-    df: int
-    statistic: float
-    p: float
-    left_out: list[str]
-    """In words: predictors and languages."""
-
-    @property
-    def of_other_tasks(self) -> bool:
-        """Whether tasks' slopes are random, so that the answer is for more than these tasks."""
-        return self.fit is not None and any(name.startswith("task x ") for name in self.fit.variances)
-
-    @property
-    def languages(self) -> int:
-        """How many."""
-        return int(self.cells.language.nunique())
-
-    @property
-    def tasks(self) -> int:
-        """How many."""
-        return int(self.cells.target.nunique())
-
-
 def answer(
-    gains: Gains, *, measures: pandas.DataFrame | None = None, extra: Sequence[str] = (), seed: int = 0
-) -> Answer:
-    """`measures`: of probe steps; `extra`: URIEL distances to add to the predictors, by name.
+    gains: Gains, *, measures: pandas.DataFrame | None = None, layers: pandas.DataFrame | None = None,
+    extra: Sequence[str] = (), seed: int = 0,
+) -> Answer:  # fmt: skip
+    """`measures`: of probe steps, mean over layers, and `layers`: the same layer by layer; `extra`: URIEL
+    distances to add to the predictors, by name.
 
     Raises:
         TooLittle: fewer than five languages, or no row `none` with a score in the source language.
     """
-    lost = gains.scores[(gains.scores.intermediate == BASE) & gains.scores.zero_shot]
-    lost = lost[lost.gap.notna()].assign(y=lambda rows: rows.gap)
+    every = gains.scores[(gains.scores.intermediate == BASE) & gains.scores.zero_shot]
+    lost = every[every.gap.notna()].assign(y=lambda rows: rows.gap)
     if lost.empty:
         raise TooLittle(
             "no score of the row `none` in another language has one in the source language beside it",
@@ -104,21 +74,24 @@ def answer(
         )
     source, overlap = _source(lost.target), _overlap(measures)
     main = regress(lost, source, extra, seed, overlap)
-    notes = [*main.left_out]
+    notes = [*main.left_out, *_sourceless(every, lost)]
     gained = None
     try:
         gained = regress(gains.zero_shot.assign(y=gains.zero_shot.gain), source, extra, seed, overlap)
+        notes += [f"gain: {note}" for note in gained.left_out if note not in notes]
     except TooLittle as why:
         notes.append(f"gain on language distance: refused, {why.problem}")
     if measures is not None and VOCABULARY in main.used:  # its slope beside other predictors is told
         measures = measures[measures.measure != VOCABULARY]
     others, said = measured.slopes(gains, lost, measures)
     rows = [*slopes("degradation", main), *(slopes("gain", gained) if gained else []), *others]
-    return _told(main, rows, _caption(gains, lost), [*notes, *said], source, seed, gained)
+    told = _told(main, rows, _caption(gains, lost), [*notes, *said], source, seed, gained)
+    return alignment.added(told, layers)
 
 
-def published() -> Answer:
-    """The same on the degradation of XTREME's published baselines; they have no gain per language."""
+def published(extra: Sequence[str] = ()) -> Answer:
+    """The same on the degradation of XTREME's published baselines; they have no gain per language. `extra` as
+    for `answer`."""
     scores = papers.headline(papers.published("xtreme_baselines"))
     scores = scores[
         scores.source.str.startswith("mT5 arXiv v1")
@@ -130,8 +103,9 @@ def published() -> Answer:
     keys = ["model", "target"]
     english = scores[scores.language == "en"].set_index(keys).value.rename("at_source")
     lost = scores[scores.language != "en"].join(english, on=keys)
-    lost = lost.assign(y=lost.at_source - lost.value, seed=0)
-    main = regress(lost, "en", (), 0)
+    every = lost.assign(y=lost.at_source - lost.value, seed=0)
+    lost = every[every.y.notna()]
+    main = regress(lost, "en", extra, 0)
     sources = sorted({source.partition(";")[0] for source in lost.source})
     caption = (
         f"published baselines of {lost.model.nunique()} models ({', '.join(sorted(set(lost.model)))}) \u00b7 "
@@ -141,6 +115,7 @@ def published() -> Answer:
     )
     notes = [
         *main.left_out,
+        *_sourceless(every, lost),
         "gain: refused, no published table has gains over `none` by language",
         "task similarity and alignment: refused, published tables have no embeddings",
         "mT5-XXL was 75 % trained when all its tables but PAN-X's were printed",
@@ -158,75 +133,14 @@ def _caption(gains: Gains, lost: pandas.DataFrame) -> str:
     return f"{gains.caption()} \u00b7 {of_loss}"
 
 
-def regress(
-    rows: pandas.DataFrame,
-    source: str,
-    extra: Sequence[str],
-    seed: int,
-    overlap: pandas.Series | None = None,
-) -> Regression:
-    """Of `y` on language predictors; `rows` has model, target, language, seed and y; `overlap` is that of
-    each language's vocabulary with the source language's.
-
-    Raises:
-        TooLittle: fewer than five languages, or no predictor that differs between them.
-    """
-    cells = average(rows)
-    codes = [code for code in dict.fromkeys(cells.language) if _known(code)]
-    if len(codes) < LEAST:
-        raise TooLittle(
-            f"{len(codes)} languages beside the source language",
-            f"{LEAST} languages for each predictor: {LEAST} are the least, 20 carry all four",
-        )
-    about = _predictors(rows, codes, source, extra)
-    if overlap is not None:
-        about[VOCABULARY] = overlap.reindex(codes)
-    used, lacking, out = language_distance.chosen(about, max(1, len(codes) // LEAST))
-    if not used:
-        raise TooLittle("no language predictor differs between these languages", "languages of other kinds")
-    kept = about.drop(index=lacking)[used]
-    if len(kept) < LEAST:
-        raise TooLittle(f"{len(kept)} languages of known {', '.join(used)}", f"{LEAST} languages or more")
-    spread = kept.std(ddof=1).replace(0.0, 1.0)
-    cells = cells.merge((kept - kept.mean()) / spread, left_on="language", right_index=True)
-    random = _random(cells.target.nunique(), used)
-    df = len(kept) - 1 - len(used)
-    if len(random) > len(LANGUAGE_AND_TASK):
-        df = min(df, cells.target.nunique() - 1)
-    found = mixed.fit(cells, "y", used, random)
-    statistic, p = _permuted(cells, used, seed) if found is None else found.test(used, df)
-    left = [f"left out of the predictors: {word}" for word in out]
-    if lacking:
-        left.append(f"left out, a predictor is unknown: {' '.join(lacking)}")
-    return Regression(cells, used, found, df, statistic, p, left)
-
-
-def _random(tasks: int, used: Sequence[str]) -> list[mixed.Random]:
-    """None with one task, where a language has one value and the residual is the language."""
-    if tasks == 1:
-        return []
-    slopes = [mixed.Random(f"task x {name}", "target", name) for name in used] if tasks >= TASKS else []
-    return [*LANGUAGE_AND_TASK, *slopes]
-
-
-def without_each(main: Regression) -> pandas.DataFrame:
-    """Slopes with each task left out, as the whole is standardised: one row a task, one column a predictor;
-    empty with one task. No intervals: they say on which tasks the slopes rest."""
-    made = []
-    for task in dict.fromkeys(main.cells.target) if main.tasks > 1 else ():
-        cells = main.cells[main.cells.target != task]
-        found = mixed.fit(cells, "y", main.used, _random(cells.target.nunique(), main.used))
-        values = {name: found.slopes[found.names.index(name)] if found else None for name in main.used}
-        made.append({"left out": task, **values, "languages": cells.language.nunique()})
-    return pandas.DataFrame(made).astype({name: float for name in main.used} if made else {})
-
-
-def average(rows: pandas.DataFrame) -> pandas.DataFrame:
-    """One value a (target, language): over models, intermediates and seeds, each run centred first on what
-    it has of its target, so that a run that lacks a language does not shift the others."""
-    run = ["model", "target", "seed", *(["intermediate"] if "intermediate" in rows else [])]
-    centred = rows.y - rows.groupby(run).y.transform("mean") + rows.groupby("target").y.transform("mean")
-    return rows.assign(y=centred).groupby(["target", "language"], as_index=False, sort=False).y.mean()
+def _sourceless(every: pandas.DataFrame, lost: pandas.DataFrame) -> list[str]:
+    """What has no loss, for want of a score in the source language: targets, and languages of no other."""
+    had = pandas.MultiIndex.from_frame(lost[["target", "language"]])
+    gone = every[~pandas.MultiIndex.from_frame(every[["target", "language"]]).isin(had)]
+    codes = [code for code in dict.fromkeys(gone.language) if code not in set(lost.language)]
+    targets = ", ".join(dict.fromkeys(gone.target))
+    said = f"left out of the loss, no score in the source language beside it: {targets}"
+    return [said + (f" (and so {' '.join(codes)}, of no other target)" if codes else "")] if targets else []
 
 
 def slopes(response: str, main: Regression) -> list[dict[str, Any]]:
@@ -246,14 +160,14 @@ def _told(
     seed: int, gained: Regression | None,
 ) -> Answer:  # fmt: skip
     foretold = leave_out(main.cells, "y", main.used, "target", "language", seed)
-    families = main.cells.assign(family=[languages.of(code).family for code in main.cells.language])
-    by_family = leave_out(families, "y", main.used, "target", "family", seed)
+    by_family = leave_out(main.cells, "y", main.used, "target", "family", seed)
     sure = main.p < ALPHA
     strongest = _strongest(rows)
     sentence = (
         f"Language distance {'predicts' if sure else 'has not been shown to predict'} how much is lost "
         f"outside the source language{_of_which(main)} (F({len(main.used)}, {main.df}) = "
-        f"{main.statistic:.1f}, {p_value(main.p)}, {main.languages} languages, {main.tasks} "
+        f"{main.statistic:.1f}, {p_value(main.p)}, {main.languages} languages"
+        f"{f' of {main.families} families' if main.families else ''}, {main.tasks} "
         f"task{'s' if main.tasks > 1 else ''})"
         + (f"; the largest slope is {strongest}" if sure and strongest else "")
         + (f". Languages left out are foretold with R\u00b2 {foretold.r2:.2f}." if foretold else ".")
@@ -268,7 +182,8 @@ def _told(
         robustness=_robustness(main, foretold, by_family),
         tables=(
             Table("slopes", "Points lost, or gained, per standard deviation of a predictor, 95 % intervals",
-                  pandas.DataFrame(rows, columns=SLOPES).astype({"languages": "Int64"}), _sources(main)),
+                  pandas.DataFrame(rows, columns=SLOPES).astype({"languages": "Int64"}),
+                  _sources(main, rows)),
             *((Table("without", "Points lost per standard deviation of a predictor, with each task left out",
                      without, "the same predictors and random effects, as far as the tasks left carry them"),)
               if len(without) else ()),
@@ -289,25 +204,30 @@ def _of_which(main: Regression) -> str:
 
 
 def _primary(main: Regression) -> Test:
-    how = "mixed-effects regression, language and task random, REML"
-    if main.of_other_tasks:
-        how = "mixed-effects regression, language, task and the tasks' slopes random, REML"
-    elif main.tasks == 1:
-        how = "regression by least squares: one task, so that no task is random"
+    kin = language_distance.related(set(main.cells.language))
+    terms = ["language", *kin, "task"] if main.tasks > 1 else [*kin]
+    terms += ["the tasks' slopes"] if main.of_other_tasks else []
+    named = " and ".join([part for part in (", ".join(terms[:-1]), *terms[-1:]) if part])
+    how = f"mixed-effects regression, {named} random, REML"
+    if main.tasks == 1:
+        how = f"{how}: one task" if kin else "regression by least squares: one task and no random families"
     if main.fit is None:
-        how = "permutation of languages (the mixed-effects regression did not converge)"
+        unit = "families" if kin else "languages"
+        how = f"permutation of {unit} (the mixed-effects regression did not converge)"
     explained = main.fit.explained if main.fit else None
     shares = ""
     if main.fit:
         total = sum(main.fit.variances.values()) + main.fit.fixed_variance
-        named = (f"{name} {100 * value / total:.0f} %" for name, value in main.fit.variances.items())
+        each = (f"{name} {100 * value / total:.0f} %" for name, value in main.fit.variances.items())
         shares = f" The predictors account for {100 * main.fit.explained:.0f} % of the variance; "
-        shares += f"{', '.join(named)}."
+        shares += f"{', '.join(each)}."
     text = (
         f"Degradation on {', '.join(main.used)}: F({len(main.used)}, {main.df}) = {main.statistic:.2f}, "
         f"{p_value(main.p)}." + shares
     )
     n = {"languages": main.languages, "tasks": main.tasks, "cells": len(main.cells)}
+    if main.families:
+        n["families"] = main.families
     return Test(how, main.statistic, explained, None, main.p, n, text)
 
 
@@ -352,7 +272,8 @@ def _languages(main: Regression, gained: Regression | None) -> pandas.DataFrame:
     return lost.reset_index().sort_values("degradation")
 
 
-def _sources(main: Regression) -> str:
+def _sources(main: Regression, rows: Sequence[Mapping[str, Any]]) -> str:
+    """What the predictors of the table of slopes are."""
     said = {
         "distance": "distance: by construction of the world",
         "size": "size: log10 of pretraining text (XLM-R: CC-100, mT5: mC4, mBERT and XLM: Wikipedia)",
@@ -362,7 +283,8 @@ def _sources(main: Regression) -> str:
         VOCABULARY: "vocabulary: Jaccard index of the sub-words in translations (probe steps)",
     }
     words = [said.get(name, f"{name}: URIEL, 1 - cosine of kNN-completed features") for name in main.used]
-    return "; ".join(words) + (
+    others = [name for name in dict.fromkeys(row["predictor"] for row in rows) if name not in main.used]
+    return "; ".join([*words, *measured.told(others)]) + (
         f"; all standardised over the languages used; a slope over fewer than {TASKS} tasks, or of a "
         "measure of probe steps, is of these tasks alone"
     )
@@ -370,10 +292,11 @@ def _sources(main: Regression) -> str:
 
 def _untold(main: Regression, families: bool) -> tuple[str, ...]:
     """What is not in the study, and why."""
+    unasked = ", ".join(name for name in language_distance.URIEL if name not in main.extra)
+    uriel = f"left out: URIEL distances unless asked for ({unasked}; their data are CC BY-SA and not shipped)"
     return (
-        "left out: URIEL distances unless asked for (their data are CC BY-SA and not shipped)",
-        "related languages are not independent: "
-        + ("see the prediction by family" if families else "so few families cannot be left out one by one"),
+        *((uriel,) if unasked else ()),
+        *_related(main, families),
         *(() if main.of_other_tasks else
           (f"of other tasks nothing is said: that takes {TASKS} tasks, whose slopes may differ",)),
         *(("two predictors or more share variance: a slope is what one adds to the others",)
@@ -381,17 +304,21 @@ def _untold(main: Regression, families: bool) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def _predictors(
-    rows: pandas.DataFrame, codes: Sequence[str], source: str, extra: Sequence[str]
-) -> pandas.DataFrame:
-    """One row a language; size is standardised within each model's corpus, then averaged over models."""
-    corpora = [language_distance.corpus_of(model) for model in dict.fromkeys(rows.model)]
-    found = [language_distance.distances(codes, source, corpus, extra) for corpus in corpora]
-    about = found[0].copy()
-    if len(set(corpora)) > 1:
-        sizes = [(each["size"] - each["size"].mean()) / each["size"].std(ddof=1) for each in found]
-        about["size"] = numpy.mean([size.to_numpy() for size in sizes], axis=0)
-    return about
+def _related(main: Regression, foretold: bool) -> tuple[str, ...]:
+    """What is made of languages that are related; nothing where none are."""
+    found = main.cells.family.nunique()
+    if main.families:
+        kin = language_distance.related(set(main.cells.language))
+        said = f"their {found} families {'and their genera ' if 'genus' in kin else ''}are random"
+        few = f", and so few that only steep slopes can be shown (F({len(main.used)}, {main.df}))"
+        said += few if main.df < FEW else ""
+    elif found == main.languages:
+        return ()
+    else:
+        said = "two families cannot be told from their languages" if found == 2 else "all are of one family"
+        said += ", and languages are the units"
+    seen = "see the prediction by family" if foretold else "so few families cannot be left out one by one"
+    return (f"related languages are not independent: {said}; {seen}",)
 
 
 def _overlap(measures: pandas.DataFrame | None) -> pandas.Series | None:
@@ -403,33 +330,7 @@ def _overlap(measures: pandas.DataFrame | None) -> pandas.Series | None:
     return None if own.empty else own.groupby("language").value.mean()
 
 
-def _permuted(cells: pandas.DataFrame, used: Sequence[str], seed: int) -> tuple[float, float]:
-    """F of least squares with task means, and its p when languages swap their predictors."""
-    numbers, codes = pandas.factorize(cells.language)
-    by_language = cells.drop_duplicates("language").set_index("language").loc[codes, list(used)].to_numpy()
-    tasks = pandas.get_dummies(cells.target).to_numpy(dtype=float)
-    y = cells.y.to_numpy()
-    plain = float(numpy.linalg.lstsq(tasks, y, rcond=None)[1].sum())
-    free = len(y) - tasks.shape[1] - len(used)
-
-    def statistic(order: numpy.ndarray[Any, numpy.dtype[numpy.int64]]) -> float:
-        design = numpy.column_stack([tasks, by_language[order][numbers]])
-        left = y - design @ numpy.linalg.lstsq(design, y, rcond=None)[0]
-        error = float(left @ left)
-        return float((plain - error) / len(used) / max(error / max(free, 1), 1e-12))
-
-    return statistic(numpy.arange(len(codes))), mixed.permuted(statistic, len(codes), seed)
-
-
 def _source(targets: pandas.Series) -> str:
     """The language that these targets are trained in."""
     found = {source_language(registry.task(name)) for name in set(targets)} - {""}
     return found.pop() if len(found) == 1 else "en"
-
-
-def _known(code: str) -> bool:
-    try:
-        languages.of(code)
-    except UnknownName:
-        return False
-    return True
