@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from typing import Annotated
 
 import typer
@@ -26,6 +27,8 @@ def dashboard(
     """Show how far jobs are and what they found so far. Reads the store, writes nothing; Ctrl-C ends it."""
     if mlflow and not mlflow.startswith(("http://", "https://")):
         raise XstiltsError(f"{mlflow!r} is no address of MLflow", "give one such as http://127.0.0.1:5000")
+    # What a script starts with `&` ignores it otherwise, and would serve on until it is killed.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with api.dashboard(jobs or (), store, data, port, mlflow) as serving:
         console.print(f"{serving.url}   (on this machine only; Ctrl-C ends it)", highlight=False)
         try:
