@@ -8,7 +8,7 @@ Reads nothing but `jobs/<name>/plan-<digest>.json` and `steps/*/record.json`; ne
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,6 +102,11 @@ def provenance(known: Records) -> dict[str, list[str]]:
             if value not in (None, "", [], {}) and not isinstance(value, list | dict):
                 seen.setdefault(name, set()).add(str(value))
     return {name: sorted(values) for name, values in sorted(seen.items())}
+
+
+def commit(known: Iterable[Records]) -> str:
+    """The commits of the code that made the records of jobs, sorted; "-" where they tell none."""
+    return ", ".join(sorted({one for each in known for one in provenance(each).get("commit", [])})) or "-"
 
 
 def _rows_of(

@@ -285,8 +285,8 @@ class Runs:
         MLflow cannot make a run unless there is one. So two drivers may each find none and make one; whoever
         looks later merges them, and all choose the same one to stay.
         """
-        self._adopt()
         self.forget()
+        self._adopt()
         same: dict[tuple[str, str], list[Run]] = defaultdict(list)
         for run in (run for runs in self._runs().values() for run in runs):
             same[run.stands_for].append(run)
@@ -302,7 +302,6 @@ class Runs:
         they were made, and MLflow takes a run under a deleted one."""
         from mlflow.exceptions import MlflowException
 
-        self.forget()
         every = [run for runs in self._runs().values() for run in runs]
         there = {run.id for run in every}
         for orphan in (run for run in every if run.tags.get(PARENT, run.id) not in there):

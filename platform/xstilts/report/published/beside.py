@@ -66,8 +66,7 @@ def compare(plan: Mapping[str, Any], store: ArtifactStore, name: str) -> Compari
     """
     papers.published(name)  # an unknown name is told before anything is read
     known = frame.records(plan, store)
-    commit = ", ".join(sorted(frame.provenance(known).get("commit", []))) or "-"
-    return beside(plan, frame.frame(plan, store, known), name, commit)
+    return beside(plan, frame.frame(plan, store, known), name, frame.commit([known]))
 
 
 def beside(plan: Mapping[str, Any], table: pandas.DataFrame, name: str, commit: str = "-") -> Comparison:

@@ -56,26 +56,26 @@ def of_plans(
         XstiltsError: the data cannot be studied as they are.
     """
     module, chosen = _module(name), options(name, words)
-    tables, draws, measured, commits, paired = [], {}, [], set(), []
+    tables, draws, measured, every, paired = [], {}, [], [], []
     reads_items = getattr(module, "ITEMS", False)
-    wants_measures = "measures" in inspect.signature(module.answer).parameters
+    asked = inspect.signature(module.answer).parameters
     with tempfile.TemporaryDirectory(prefix="xstilts-study-") as scratch:
         for plan, store in stored:
             known = frame.records(plan, store)
             tables.append(frame.frame(plan, store, known))
-            commits.update(frame.provenance(known).get("commit", []))
+            every.append(known)
             if reads_items:
                 runs = frame.items(plan, store, Path(scratch), known)
                 draws.update(item_draws(plan, tables[-1], runs))
-            if wants_measures:
+            if "measures" in asked:
                 measured.append(measures.measures(plan, store, Path(scratch), known))
             if hasattr(module, "read"):
                 paired += module.read(plan, store, Path(scratch), known)
-    found = of_frame(pandas.concat(tables, ignore_index=True), ", ".join(sorted(commits)) or "-", draws)
+    found = of_frame(pandas.concat(tables, ignore_index=True), frame.commit(every), draws)
     told = module.options([plan for plan, _ in stored]) if hasattr(module, "options") else {}
     if measured:
         told["measures"] = pandas.concat(map(measures.averaged, measured), ignore_index=True)
-        if "layers" in inspect.signature(module.answer).parameters:
+        if "layers" in asked:
             told["layers"] = pandas.concat(measured, ignore_index=True)
     if hasattr(module, "read"):
         told["paired"] = paired

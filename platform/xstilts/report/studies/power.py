@@ -127,12 +127,9 @@ def of_plans(
         TooLittle: no pair has two seeds.
         StoreError: a record is damaged.
     """
-    frames, commits = [], set()
-    for plan, store in stored:
-        known = frame.records(plan, store)
-        frames.append(frame.frame(plan, store, known))
-        commits.update(frame.provenance(known).get("commit", []))
-    found = of_frame(pandas.concat(frames, ignore_index=True), ", ".join(sorted(commits)) or "-")
+    read = [(plan, store, frame.records(plan, store)) for plan, store in stored]
+    table = pandas.concat([frame.frame(*each) for each in read], ignore_index=True)
+    found = of_frame(table, frame.commit(known for _, _, known in read))
     return of_gains(found, gain, power, alpha)
 
 
